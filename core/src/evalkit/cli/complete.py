@@ -1,0 +1,26 @@
+"""Tab completion of engine, task, model and run names."""
+
+from __future__ import annotations
+
+from evalkit.plugins import get_plugins
+from evalkit.runs.folder import list_runs, runs_root
+
+
+def engines(incomplete: str) -> list[tuple[str, str]]:
+    """Engines whose name begins so."""
+    return [(s.name, s.summary) for s in get_plugins().engines if s.name.startswith(incomplete)]
+
+
+def tasks(incomplete: str) -> list[tuple[str, str]]:
+    """Tasks whose name begins so."""
+    return [(s.name, s.summary) for s in get_plugins().tasks if s.name.startswith(incomplete)]
+
+
+def models(incomplete: str) -> list[tuple[str, str]]:
+    """Registered models whose name begins so."""
+    return [(s.name, s.summary) for s in get_plugins().models if s.name.startswith(incomplete)]
+
+
+def run_names(incomplete: str) -> list[str]:
+    """Runs whose name begins so."""
+    return [path.name for path in list_runs(runs_root()) if path.name.startswith(incomplete)]

@@ -1,0 +1,81 @@
+"""`evalkit list-engines`, `list-tasks`, `list-models` and `plugins`: what is installed. Loads no backend."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+from typing import Any
+
+import typer
+
+from evalkit.cli.output import JSON, print_json, print_table
+from evalkit.plugins import Registry, get_plugins
+
+
+def add(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("list-engines")(list_engines)
+    app.command("list-tasks")(list_tasks)
+    app.command("list-models")(list_models)
+    app.command("plugins")(plugins)
+
+
+def list_engines(as_json: bool = JSON) -> None:
+    """List the engines that installed plugins provide."""
+    rows = _rows(get_plugins().engines)
+    if as_json:
+        return print_json(rows)
+    table = [(r["name"], ", ".join(r["formats"]), ", ".join(r["capabilities"]), r["summary"]) for r in rows]
+    _print(("engine", "formats", "capabilities", "summary"), table, "pip install evalkit-transformers")
+
+
+def list_tasks(
+    pattern: str = typer.Argument("*", help="Show only names that match, for example 'arc_*'; tags match too."),
+    as_json: bool = JSON,
+) -> None:
+    """List the tasks that installed plugins provide."""
+    rows = [row for row in _rows(get_plugins().tasks) if _matches(row, pattern)]
+    if as_json:
+        return print_json(rows)
+    table = [(r["name"], r["plugin"], ", ".join(r["tags"]), r["summary"]) for r in rows]
+    _print(("task", "plugin", "tags", "summary"), table, "pip install evalkit-tasks-commonsense")
+
+
+def list_models(as_json: bool = JSON) -> None:
+    """List the models that can be named without a path."""
+    rows = _rows(get_plugins().models)
+    if as_json:
+        return print_json(rows)
+    table = [(r["name"], ", ".join(r["formats"]), r["summary"]) for r in rows]
+    _print(("model", "formats", "summary"), table, "pip install evalkit-smollm2, or give a path or a hub id")
+
+
+def plugins(as_json: bool = JSON) -> None:
+    """List installed plugins, with the cause where one did not load."""
+    manager = get_plugins()
+    if as_json:
+        return print_json(
+            {"plugins": [dataclasses.asdict(p) for p in manager.plugins], "conflicts": manager.conflicts()}
+        )
+    table = [
+        (p.name, p.distribution, p.version, "broken" if p.error else "ok", p.error or ", ".join(p.hooks))
+        for p in manager.plugins
+    ]
+    _print(("plugin", "distribution", "version", "state", "hooks or cause"), table, "pip install evalkit-transformers")
+    for sentence in manager.conflicts():
+        typer.echo(f"conflict: {sentence}")
+
+
+def _rows(registry: Registry[Any]) -> list[dict[str, Any]]:
+    return [{**dataclasses.asdict(spec), "plugin": registry.owner(spec.name)} for spec in registry]
+
+
+def _matches(row: dict[str, Any], pattern: str) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for name in (row["name"], *row["tags"]))
+
+
+def _print(columns: tuple[str, ...], rows: list[tuple[Any, ...]], install: str) -> None:
+    if rows:
+        print_table(columns, rows)
+    else:
+        typer.echo(f"none found. Try: {install}", err=True)

@@ -1,0 +1,54 @@
+"""Print JSON and tables, and keep stdout for them alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import IO, Any
+
+import typer
+
+JSON = typer.Option(False, "--json", help="Print one JSON document on stdout and nothing else there.")
+
+
+def print_json(value: Any, stream: IO[str] | None = None) -> None:
+    """Print `value` as indented JSON."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str), file=stream or sys.stdout, flush=True)
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], stream: IO[str] | None = None) -> None:
+    """Print rows under plain headings; the last column wraps on a terminal and is never cut elsewhere."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    stream = stream or sys.stdout
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for index, column in enumerate(columns):
+        table.add_column(column, no_wrap=index < len(columns) - 1, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+    Console(file=stream, width=None if stream.isatty() else 500, highlight=False).print(table)
+
+
+@contextmanager
+def stdout_reserved() -> Iterator[IO[str]]:
+    """Yield the real stdout, while whatever libraries print to it (C code included) goes to stderr."""
+    sys.stdout.flush()
+    try:
+        kept = os.dup(1)
+    except OSError:  # stdout is closed, or replaced by an object without a descriptor
+        yield sys.stdout
+        return
+    os.dup2(2, 1)
+    try:
+        with os.fdopen(os.dup(kept), "w", encoding="utf-8") as real:
+            yield real
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)

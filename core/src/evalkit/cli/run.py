@@ -1,0 +1,134 @@
+"""`evalkit run`: evaluate a model on tasks."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from evalkit.cli import complete
+from evalkit.cli.output import JSON, print_json, stdout_reserved
+from evalkit.cli.progress import progress_bar
+from evalkit.cli.tables import print_result
+from evalkit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from evalkit.results import RunResult
+
+EXIT_FAILED_REQUESTS = 1
+
+
+def add(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("run")(run)
+
+
+def run(
+    tasks: Annotated[
+        list[str] | None, typer.Argument(metavar="TASK...", autocompletion=complete.tasks, help="Tasks or groups.")
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option(metavar="NAME", autocompletion=complete.engines, help="Engine; see list-engines.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="PATH_OR_NAME", autocompletion=complete.models, help="Path, registered name or hub id."),
+    ] = None,
+    engine_arg: Annotated[
+        list[str] | None, typer.Option(metavar="K=V", help="An option of the engine; the value is YAML. Repeatable.")
+    ] = None,
+    model_arg: Annotated[
+        list[str] | None, typer.Option(metavar="K=V", help="An option of the model, such as dtype=float32. Repeatable.")
+    ] = None,
+    num_fewshot: Annotated[
+        int | None, typer.Option(metavar="N", help="Examples before each question [default: the task's]")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", help="Only the first N documents of each task.")] = None,
+    batch_size: Annotated[
+        str | None, typer.Option(metavar="N|auto", help="Rows in a batch; no score depends on it [default: auto]")
+    ] = None,
+    apply_chat_template: Annotated[
+        bool, typer.Option("--apply-chat-template", help="Ask through the model's chat template.")
+    ] = False,
+    truncate: Annotated[
+        bool, typer.Option("--truncate", help="Keep the end of prompts that are longer than the context.")
+    ] = False,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="Seed of few-shot draws and sampling [default: 1234]")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(metavar="D", help="Mirror of data sets [default: EVALKIT_DATA_DIR, else the hub]")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="D", help="Folder of this run [default: runs/<time>-<tasks>]")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="YAML file with the same fields.")] = None,
+    as_json: bool = JSON,
+) -> None:
+    """Evaluate a model on tasks, and keep every answer in a run folder."""
+    from evalkit import runner
+    from evalkit.runs.spec import make_spec
+
+    values = {
+        "tasks": tasks or None,
+        "engine": engine,
+        "model": model,
+        "num_fewshot": num_fewshot,
+        "limit": limit,
+        "batch_size": _batch_size(batch_size),
+        "apply_chat_template": apply_chat_template or None,
+        "truncate": truncate or None,
+        "seed": seed,
+        "data_dir": str(data_dir) if data_dir else None,
+        "output": str(output) if output else None,
+    }
+    merged = merge(config, {name: value for name, value in values.items() if value is not None})
+    merged.setdefault("data_dir", os.environ.get("EVALKIT_DATA_DIR"))
+    add_arguments(merged, engine_arg or [], model_arg or [])
+    spec = make_spec(merged)
+    with stdout_reserved() as stdout, progress_bar() as on_progress:
+        result = runner.run(spec, on_progress=on_progress)
+        report(result, as_json, stdout)
+
+
+def report(result: RunResult, as_json: bool, stdout: Any) -> None:
+    """Print a result; exit with status 1 where requests failed."""
+    for warning in result.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    if as_json:
+        print_json(result.to_dict(), stdout)
+    else:
+        print_result(result, stdout)
+    if result.errors:
+        typer.echo(f"{result.errors} requests failed; retry them with: evalkit resume {result.run_dir}", err=True)
+        raise typer.Exit(EXIT_FAILED_REQUESTS)
+
+
+def merge(config: Path | None, given: dict[str, Any]) -> dict[str, Any]:
+    """The fields of the YAML file, those of the command line winning."""
+    from evalkit.runs.spec import read_yaml
+
+    return {**(read_yaml(config) if config else {}), **given}
+
+
+def add_arguments(values: dict[str, Any], engine_words: list[str], model_words: list[str]) -> None:
+    """Check `K=V` words against the engine's and the model's own options, and add them to `values`."""
+    from evalkit.model import Model
+    from evalkit.options import parse_assignments
+    from evalkit.plugins import load_engine_class
+
+    if engine_words and values.get("engine"):
+        cls, _ = load_engine_class(values["engine"])
+        given = parse_assignments(engine_words, cls, f"engine {values['engine']!r}")
+        values["engine_args"] = {**(values.get("engine_args") or {}), **given}
+    if model_words:
+        given = parse_assignments(model_words, Model, "the model")
+        values["model_args"] = {**(values.get("model_args") or {}), **given}
+
+
+def _batch_size(text: str | None) -> int | str | None:
+    if text is None or text == "auto":
+        return text
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigError(f"--batch-size is a number of rows or 'auto', not {text!r}")
+    return int(text)

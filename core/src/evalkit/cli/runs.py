@@ -1,0 +1,92 @@
+"""`evalkit runs`, `show` and `resume`: look at run folders, and complete one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from evalkit.cli import complete
+from evalkit.cli.output import JSON, print_json, print_table, stdout_reserved
+from evalkit.cli.progress import progress_bar
+from evalkit.cli.run import report
+from evalkit.cli.tables import print_result
+from evalkit.runs.folder import MANIFEST, RESULTS, RunFolder, find_run, list_runs, runs_root
+
+RunName = Annotated[
+    str, typer.Argument(metavar="RUN", autocompletion=complete.run_names, help="Folder, name, or 'latest'.")
+]
+
+
+def add(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("runs")(runs)
+    app.command("show")(show)
+    app.command("resume")(resume)
+
+
+def runs(
+    folder: Annotated[Path | None, typer.Argument(help="Where to look [default: EVALKIT_RUNS_DIR, else ./runs]")] = None,
+    as_json: bool = JSON,
+) -> None:
+    """List runs, oldest first."""
+    rows = [summary(path) for path in list_runs(folder or runs_root())]
+    if as_json:
+        return print_json(rows)
+    if not rows:
+        return typer.echo(f"no runs in {folder or runs_root()}. Start one with: evalkit run TASK ...", err=True)
+    columns = ("run", "state", "answers", "engine", "model", "tasks")
+    print_table(columns, [tuple(row[column] for column in columns) for row in rows])
+
+
+def summary(path: Path) -> dict[str, Any]:
+    """One line about a run."""
+    folder = RunFolder(path)
+    manifest = folder.manifest()
+    state = manifest["status"]
+    if state == "running" and not folder.locked:
+        state = "interrupted"
+    spec = manifest["spec"]
+    return {
+        "run": path.name,
+        "path": str(path),
+        "state": state,
+        "answers": f"{answers(folder)}/{manifest['requests']}",
+        "engine": spec["engine"],
+        "model": spec["model"],
+        "tasks": ", ".join(spec["tasks"]),
+        "created": manifest["created"],
+    }
+
+
+def answers(folder: RunFolder) -> int:
+    """Answers in the journal; looking does not change the folder."""
+    from evalkit.runs.journal import count_answers
+
+    return count_answers(folder.journal_path)
+
+
+def show(run: RunName, as_json: bool = JSON) -> None:
+    """Show a run's results, or how far it is."""
+    from evalkit.results import RunResult
+
+    folder = RunFolder.open(find_run(run))
+    finished = (folder.path / RESULTS).is_file()
+    if as_json:
+        results = folder.read_json(RESULTS) if finished else None
+        return print_json({**summary(folder.path), "spec": folder.read_json(MANIFEST)["spec"], "results": results})
+    row = summary(folder.path)
+    print_table(("field", "value"), list(row.items()))
+    if not finished:
+        return typer.echo(f"not finished; continue with: evalkit resume {folder.path}")
+    print_result(RunResult.from_dict({**folder.read_json(RESULTS), "run_dir": str(folder.path)}))
+
+
+def resume(run: RunName, as_json: bool = JSON) -> None:
+    """Complete a run that was stopped, without asking anything twice."""
+    from evalkit import runner
+
+    path = find_run(run)
+    with stdout_reserved() as stdout, progress_bar() as on_progress:
+        report(runner.resume(path, on_progress=on_progress), as_json, stdout)

@@ -1,0 +1,165 @@
+"""The contract between evalkit and a backend: an engine holds options, a session holds a loaded model."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from evalkit.errors import RequestError
+from evalkit.model import Model
+from evalkit.requests import (
+    GenerationOutput,
+    GenerationRequest,
+    LoglikelihoodOutput,
+    LoglikelihoodRequest,
+    Message,
+    Request,
+    RollingLoglikelihoodOutput,
+    RollingLoglikelihoodRequest,
+    TokenCounts,
+)
+
+if TYPE_CHECKING:
+    from evalkit.runner import BoundModel
+
+T = TypeVar("T")
+DEFAULT_BATCH_SIZE = 16
+SECRET_WORDS = ("key", "token", "secret", "password", "authorization")
+
+
+class BaseEngine(ABC):
+    """A backend's options. Subclasses are dataclasses whose fields are the `--engine-arg` names."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def build(self, model: Model) -> BaseInferenceSession:
+        """Load `model` and return the session that owns it. Raises ModelError, MissingDependencyError."""
+
+    def model(self, path: str, **options: Any) -> BoundModel:
+        """This engine with a model; `.run("hellaswag", limit=100)` evaluates it."""
+        # The runner stands below the contract: imported on use, so that plugins import only the contract.
+        from evalkit.runner import BoundModel
+
+        return BoundModel(self, Model(path=path, **options))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The engine's class and options as plain data, secrets redacted."""
+        options = dataclasses.asdict(self) if dataclasses.is_dataclass(self) else {}
+        return {"class": type(self).__name__, **redact(options)}
+
+
+class BaseInferenceSession(ABC):
+    """A loaded model. Use as a context manager, or call `close`."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def generate(
+        self, requests: list[GenerationRequest], *, batch_size: int | None = None
+    ) -> list[GenerationOutput]:
+        """Answer every request, in order."""
+
+    @abstractmethod
+    def generate_continuous(
+        self, requests: Iterable[tuple[Any, GenerationRequest]], *, batch_size: int | None = None
+    ) -> Iterator[tuple[Any, GenerationOutput]]:
+        """Yield `(request_id, output)` once for every request, in order of completion."""
+
+    @abstractmethod
+    def loglikelihood(
+        self, requests: list[LoglikelihoodRequest], *, batch_size: int | None = None
+    ) -> list[LoglikelihoodOutput]:
+        """Score every continuation given its context, in order."""
+
+    @abstractmethod
+    def loglikelihood_rolling(
+        self, requests: list[RollingLoglikelihoodRequest], *, batch_size: int | None = None
+    ) -> list[RollingLoglikelihoodOutput]:
+        """Score every token of each text exactly once, in order."""
+
+    @abstractmethod
+    def gc(self) -> None:
+        """Release reusable caches between tasks; the model stays loaded."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release everything. May be called more than once."""
+
+    def loglikelihood_continuous(
+        self, requests: Iterable[tuple[Any, LoglikelihoodRequest]], *, batch_size: int | None = None
+    ) -> Iterator[tuple[Any, LoglikelihoodOutput]]:
+        """Yield `(request_id, output)` as scores arrive; here in fixed batches."""
+        for batch in batched(requests, batch_size or DEFAULT_BATCH_SIZE):
+            outputs = self.loglikelihood([request for _, request in batch], batch_size=batch_size)
+            yield from ((key, output) for (key, _), output in zip(batch, outputs, strict=True))
+
+    def loglikelihood_rolling_continuous(
+        self, requests: Iterable[tuple[Any, RollingLoglikelihoodRequest]], *, batch_size: int | None = None
+    ) -> Iterator[tuple[Any, RollingLoglikelihoodOutput]]:
+        """Yield `(request_id, output)` as texts are scored; here in fixed batches."""
+        for batch in batched(requests, batch_size or DEFAULT_BATCH_SIZE):
+            outputs = self.loglikelihood_rolling([request for _, request in batch], batch_size=batch_size)
+            yield from ((key, output) for (key, _), output in zip(batch, outputs, strict=True))
+
+    def apply_chat_template(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        **variables: Any,
+    ) -> str:
+        """Render chat messages to the text the model sees. Raises RequestError where there is no template."""
+        raise RequestError(
+            f"{type(self).__name__} has no chat template. Leave out --apply-chat-template, or use an engine that has one"
+        )
+
+    def describe_execution(self) -> dict[str, Any] | None:
+        """What is true of the running session now (device, dtype, attention, batching); stable values only."""
+        return None
+
+    def token_counts(self) -> TokenCounts | None:
+        """Tokens since the session was built, or None where the backend does not say."""
+        return None
+
+    def too_long(self, requests: Sequence[Request]) -> list[TooLong]:
+        """The requests that do not fit the model's context; empty where the session cannot tell."""
+        return []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TooLong:
+    """Request number `index` needs `length` tokens where `limit` fit; `fatal`: truncation cannot help."""
+
+    index: int
+    length: int
+    limit: int
+    fatal: bool = False
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Consecutive lists of at most `size` items."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def redact(value: Any, name: str = "") -> Any:
+    """A copy of plain data in which the values of keys that name a secret are replaced by "***"."""
+    if isinstance(value, Mapping):
+        return {key: redact(item, str(key)) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [redact(item, name) for item in value]
+    # "max_tokens" and "tokenizer" name no secret: only a whole word does.
+    secret = any(word in SECRET_WORDS for word in name.lower().replace("-", "_").split("_"))
+    return "***" if secret and isinstance(value, str) and value else value

@@ -1,0 +1,79 @@
+"""Turn `K=V` words and YAML mappings into validated options of an engine or a model."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from evalkit.errors import ConfigError, did_you_mean
+
+T = TypeVar("T")
+
+
+def parse_assignments(words: Iterable[str], cls: type[Any], owner: str) -> dict[str, Any]:
+    """Options from `K=V` words, each value read as YAML, or as plain text where the option wants text."""
+    values = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"{word!r} is not of the form NAME=VALUE. Options of {owner}: {_names(cls)}")
+        values[name] = _first_valid(cls, name, [_yaml(text), text], owner)
+    return values
+
+
+def check_options(values: Mapping[str, Any], cls: type[Any], owner: str) -> dict[str, Any]:
+    """The same for values that are already parsed. Raises ConfigError with the nearest right name."""
+    return {name: _first_valid(cls, name, [value], owner) for name, value in values.items()}
+
+
+def build(cls: type[T], values: Mapping[str, Any], owner: str) -> T:
+    """An instance of the dataclass `cls`. Raises ConfigError for values that it refuses."""
+    try:
+        return cls(**check_options(values, cls, owner))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{owner} refuses its options: {error}. Options: {_names(cls)}") from error
+
+
+def _fields(cls: type[Any]) -> list[str]:
+    return [field.name for field in dataclasses.fields(cls) if field.init] if dataclasses.is_dataclass(cls) else []
+
+
+def _names(cls: type[Any]) -> str:
+    return ", ".join(_fields(cls)) or "none"
+
+
+def _first_valid(cls: type[Any], name: str, candidates: list[Any], owner: str) -> Any:
+    from pydantic import PydanticUserError, TypeAdapter, ValidationError
+
+    known = _fields(cls)
+    if name not in known:
+        raise ConfigError(f"{owner} has no option {name!r}.{did_you_mean(name, known)} Options: {_names(cls)}")
+    hint = typing.get_type_hints(cls, include_extras=True)[name]
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(hint)
+    except PydanticUserError:  # an option of a type that pydantic does not know is the engine's own to check
+        return candidates[0]
+    problem = ""
+    for value in candidates:
+        try:
+            return adapter.validate_python(value)
+        except ValidationError as error:
+            problem = problem or error.errors()[0]["msg"]
+    raise ConfigError(
+        f"option {name!r} of {owner}: {problem}, not {candidates[0]!r}. Give a value of type {_type_name(hint)}"
+    )
+
+
+def _type_name(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+
+
+def _yaml(text: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text

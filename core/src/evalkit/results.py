@@ -1,0 +1,139 @@
+"""What a run gives back: samples and results, in the shapes that lm-evaluation-harness's tools read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from evalkit.requests import (
+    GenerationOutput,
+    GenerationRequest,
+    LoglikelihoodOutput,
+    LoglikelihoodRequest,
+    Output,
+    Request,
+    TokenCounts,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One document of one task under one filter: what was asked, what came, and what each metric gave it.
+
+    `error` is set where a request failed; such a sample has no values and counts for no metric.
+    """
+
+    task: str
+    doc_id: int
+    doc: Mapping[str, Any]
+    target: Any
+    requests: tuple[Request, ...]
+    outputs: tuple[Output, ...]
+    filter: str
+    filtered: Any
+    values: Mapping[str, Any]
+    error: str | None = None
+
+    @property
+    def notes(self) -> list[str]:
+        """What the engine remarked on any of the answers (a truncation, say), each once."""
+        return list(dict.fromkeys(note for output in self.outputs for note in output.notes))
+
+    def to_dict(self) -> dict[str, Any]:
+        """A row of `samples_<task>.jsonl`."""
+        arguments = [_arguments(request) for request in self.requests]
+        return {
+            "doc_id": self.doc_id,
+            "doc": dict(self.doc),
+            "target": self.target,
+            "arguments": arguments,
+            "resps": [[_response(output)] for output in self.outputs],
+            "filtered_resps": self.filtered,
+            "filter": self.filter,
+            "metrics": list(self.values),
+            "doc_hash": _digest(self.doc),
+            "prompt_hash": _digest(arguments[0]),
+            "target_hash": _digest(self.target),
+            **self.values,
+            **({"notes": self.notes} if self.notes else {}),
+            **({"error": self.error} if self.error else {}),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Seconds:
+    """Wall time: loading the model, answering requests, and everything."""
+
+    load: float
+    inference: float
+    total: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """The scores of a finished run. `results[task]` maps "metric,filter" to a number ("N/A": no such error)."""
+
+    run_dir: str
+    results: dict[str, dict[str, Any]]
+    tokens: TokenCounts | None
+    seconds: Seconds
+    errors: int = 0
+    details: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object that `--json` prints."""
+        tokens = self.tokens
+        return {
+            "run_dir": self.run_dir,
+            "results": self.results,
+            "tokens": {
+                "requested": tokens.requested if tokens else None,
+                "unique": tokens.unique if tokens else None,
+                "computed": tokens.computed if tokens else None,
+            },
+            "seconds": {
+                "load": round(self.seconds.load, 3),
+                "inference": round(self.seconds.inference, 3),
+                "total": round(self.seconds.total, 3),
+            },
+            "errors": self.errors,
+        }
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> RunResult:
+        """The result that `to_dict` or a results.json holds."""
+        counted = value["tokens"]["requested"] is not None
+        return cls(
+            run_dir=value["run_dir"],
+            results=value["results"],
+            tokens=TokenCounts(**value["tokens"]) if counted else None,
+            seconds=Seconds(**value["seconds"]),
+            errors=value["errors"],
+            warnings=tuple(value.get("warnings", ())),
+        )
+
+
+def _arguments(request: Request) -> Sequence[Any]:
+    if isinstance(request, LoglikelihoodRequest):
+        return [request.context, request.continuation]
+    if isinstance(request, GenerationRequest):
+        options = {"until": list(request.stop), "max_gen_toks": request.max_new_tokens}
+        return [request.prompt, {**options, "temperature": request.temperature, "do_sample": request.is_sampled}]
+    return [request.text]
+
+
+def _response(output: Output) -> Any:
+    if isinstance(output, GenerationOutput):
+        return output.text
+    if isinstance(output, LoglikelihoodOutput):
+        return [output.logprob, output.is_greedy]
+    return output.logprob
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()

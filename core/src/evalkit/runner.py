@@ -1,0 +1,297 @@
+"""Run an evaluation: tasks -> requests -> session -> journal -> scores -> report. Knows no backend."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evalkit import options
+from evalkit.engine import BaseEngine, BaseInferenceSession
+from evalkit.errors import ModelNotFoundError, RunError, UnknownNameError, did_you_mean
+from evalkit.model import Model
+from evalkit.plugins import get_plugins, load_engine_class
+from evalkit.requests import Output, Request
+from evalkit.results import RunResult, Seconds
+from evalkit.runs.context import RunContext
+from evalkit.runs.environment import fingerprint
+from evalkit.runs.folder import RESULTS, RunFolder, default_path
+from evalkit.runs.infer import OnProgress, check_lengths, infer
+from evalkit.runs.journal import Journal
+from evalkit.runs.plan import Asked, Plan, make_plan
+from evalkit.runs.score import Tally, group_rows, samples
+from evalkit.runs.spec import RunSpec, make_spec
+from evalkit.specs import EngineSpec, load_object
+
+
+def evaluate(
+    tasks: str | Sequence[str],
+    *,
+    engine: str | BaseEngine,
+    model: str | Model,
+    on_progress: OnProgress | None = None,
+    **fields: Any,
+) -> RunResult:
+    """Evaluate `model` on `tasks`. The other fields are those of RunSpec (limit, num_fewshot, data_dir, ...).
+
+    Raises EvalkitError for anything that cannot be run; no run folder is left then.
+    """
+    names = [tasks] if isinstance(tasks, str) else list(tasks)
+    values = {"tasks": names, **_engine_fields(engine), **_model_fields(model)}
+    for name in ("engine_args", "model_args"):
+        values[name] = {**values.get(name, {}), **fields.pop(name, {})}
+    return run(make_spec({**values, **fields}), on_progress=on_progress)
+
+
+def resume(path: str | Path, *, on_progress: OnProgress | None = None) -> RunResult:
+    """Complete a run that was stopped; nothing is asked twice. Raises RunNotFoundError, RunLockedError."""
+    folder = RunFolder.open(Path(path))
+    folder.lock()
+    try:
+        manifest = folder.manifest()
+        if manifest["status"] == "finished" and not (done := folder.read_json(RESULTS))["errors"]:
+            return RunResult.from_dict({**done, "run_dir": str(path)})
+        return _Run(make_spec(manifest["spec"]), on_progress).execute(folder)
+    finally:
+        folder.release()
+
+
+def run(spec: RunSpec, *, on_progress: OnProgress | None = None) -> RunResult:
+    """Start a new run."""
+    return _Run(spec, on_progress).execute(None)
+
+
+@dataclass(frozen=True, slots=True)
+class BoundModel:
+    """An engine together with a model."""
+
+    engine: BaseEngine
+    model: Model
+
+    def run(self, tasks: str | Sequence[str], **fields: Any) -> RunResult:
+        """Evaluate on `tasks`; see `evaluate`."""
+        return evaluate(tasks, engine=self.engine, model=self.model, **fields)
+
+    def session(self) -> BaseInferenceSession:
+        """Load the model; the caller closes the session."""
+        engine, spec = self.engine, _spec_of(self.engine)
+        return engine.build(resolve_model(self.model, spec))
+
+
+Questions = dict[str, list[tuple[Asked, ...]]]
+"""By task, for each document, what is asked."""
+
+
+class _Run:
+    """One attempt at a run, in the order in which things can go wrong: cheap checks before the model loads."""
+
+    def __init__(self, spec: RunSpec, on_progress: OnProgress | None) -> None:
+        self.started = time.perf_counter()
+        self.on_progress = on_progress
+        self.engine, engine_spec = build_engine(spec.engine, spec.engine_args)
+        asked = options.build(Model, {"path": spec.model, **spec.model_args}, "the model")
+        self.plan = make_plan(spec)
+        self.model = resolve_model(asked, engine_spec)
+        self.spec = _portable(spec)
+
+    def execute(self, folder: RunFolder | None) -> RunResult:
+        load_started = time.perf_counter()
+        with self.engine.build(self.model) as session:
+            load = time.perf_counter() - load_started
+            requests = self._requests(session)
+            self._check_lengths(session, requests)
+            if folder is not None:
+                self._check_model(folder)
+                return self._answer(folder, session, requests, load)
+            return self._start(session, requests, load)
+
+    def _check_lengths(self, session: BaseInferenceSession, questions: Questions) -> None:
+        by_task = {n: [a.request for doc in asked for a in doc] for n, asked in questions.items()}
+        check_lengths(session, by_task, truncate=self.spec.truncate)
+
+    def _requests(self, session: BaseInferenceSession) -> Questions:
+        template = session.apply_chat_template if self.spec.apply_chat_template else None
+        return {name: task.ask(self.spec.seed, template) for name, task in self.plan.tasks.items()}
+
+    def _start(
+        self, session: BaseInferenceSession, requests: Questions, load: float
+    ) -> RunResult:
+        path = Path(self.spec.output) if self.spec.output else default_path("-".join(self.spec.tasks))
+        manifest = {
+            "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "status": "running",
+            "spec": self.spec.model_dump(exclude={"output"}),
+            "model": {"path": self.model.path, "fingerprint": fingerprint(self.model.path)},
+            "requests": len(_unique(requests)),
+        }
+        folder = RunFolder.create(path, manifest)
+        try:
+            return self._answer(folder, session, requests, load)
+        except BaseException:
+            if not _has_answers(folder):
+                folder.remove()
+            raise
+        finally:
+            folder.release()
+
+    def _check_model(self, folder: RunFolder) -> None:
+        before = folder.manifest()["model"]["fingerprint"]
+        if before != fingerprint(self.model.path):
+            raise RunError(f"the model at {self.model.path} changed since {folder.path} was started. Start a new run")
+
+    def _answer(
+        self,
+        folder: RunFolder,
+        session: BaseInferenceSession,
+        requests: Questions,
+        load: float,
+    ) -> RunResult:
+        context = self._context(folder, session)
+        with Journal(folder.journal_path) as journal:
+            get_plugins().hook.run_started(run=context)
+            started = time.perf_counter()
+            outputs = infer(session, _unique(requests), journal, batch_size=self.spec.rows, on_progress=self.on_progress)
+            journal.finish_attempt(session.token_counts(), load, time.perf_counter() - started)
+            result = self._score(context, journal, requests, outputs)
+        get_plugins().hook.run_finished(run=context, result=result)
+        folder.update_manifest(status="finished")
+        return result
+
+    def _context(self, folder: RunFolder, session: BaseInferenceSession) -> RunContext:
+        planned = self.plan.tasks
+        return RunContext(
+            folder=folder,
+            spec=self.spec,
+            tasks={name: item.task for name, item in planned.items()},
+            engine={**self.engine.to_dict(), "execution": session.describe_execution()},
+            documents={name: len(item.docs) for name, item in planned.items()},
+            shots={name: item.num_fewshot for name, item in planned.items()},
+        )
+
+    def _score(
+        self,
+        context: RunContext,
+        journal: Journal,
+        requests: Questions,
+        outputs: dict[str, Output],
+    ) -> RunResult:
+        tallies = {name: Tally(planned) for name, planned in self.plan.tasks.items()}
+        for name, tally in tallies.items():
+            for sample in samples(tally.planned, requests[name], outputs):
+                tally.add(sample)
+                get_plugins().hook.sample_scored(run=context, sample=sample)
+        rows = {name: tally.row() for name, tally in tallies.items()}
+        sizes = {name: len(tally.planned.docs) - tally.failed for name, tally in tallies.items()}
+        tokens, load, inference = journal.costs()
+        return RunResult(
+            run_dir=str(context.folder.path),
+            results={**rows, **group_rows(self.plan, rows, sizes)},
+            tokens=tokens,
+            seconds=Seconds(load, inference, time.perf_counter() - self.started),
+            errors=sum(output.error is not None for output in outputs.values()),
+            details=_details(self.plan, sizes),
+            warnings=tuple(_warnings(tallies, outputs.values(), journal)),
+        )
+
+
+def _unique(questions: Questions) -> dict[str, Request]:
+    return {key: request for asked in questions.values() for doc in asked for key, request in doc}
+
+
+def build_engine(name: str, args: dict[str, Any]) -> tuple[BaseEngine, EngineSpec]:
+    """The engine named `name` with its options. Raises UnknownNameError, ConfigError, PluginError."""
+    cls, spec = load_engine_class(name)
+    return options.build(cls, {k: v for k, v in args.items() if v != "***"}, f"engine {name!r}"), spec
+
+
+def resolve_model(model: Model, engine: EngineSpec) -> Model:
+    """`model` with a registered name replaced by a local path in the engine's format. Raises ModelError."""
+    plugins = get_plugins()
+    if Path(model.path).exists():
+        return dataclasses.replace(model, path=str(Path(model.path).absolute()))
+    if model.path in plugins.models.owners:
+        registered = plugins.models.get(model.path)
+        fitting = next((f for f in engine.formats if f in registered.formats), None)
+        if fitting is None:
+            raise ModelNotFoundError(
+                f"model {model.path!r} comes as {', '.join(registered.formats)}, but engine {engine.name!r} reads "
+                f"{', '.join(engine.formats)}. See: evalkit list-engines"
+            )
+        return dataclasses.replace(model, path=load_object(registered.formats[fitting])())
+    if looks_like_path(model.path):
+        raise ModelNotFoundError(f"model file {model.path} does not exist. Check --model")
+    near = did_you_mean(model.path, plugins.models.owners)
+    if near.startswith(" Did") and "/" not in model.path:
+        raise UnknownNameError(f"unknown model {model.path!r}.{near} See: evalkit list-models")
+    return model
+
+
+def looks_like_path(name: str) -> bool:
+    """Whether a model name can only be meant as a local file or folder."""
+    return name.startswith(("/", "./", "../", "~")) or name.count("/") > 1 or name.endswith((".gguf", ".safetensors"))
+
+
+def _spec_of(engine: BaseEngine) -> EngineSpec:
+    reference = f"{type(engine).__module__}:{type(engine).__qualname__}"
+    known = (spec for spec in get_plugins().engines if spec.load == reference)
+    return next(known, EngineSpec(reference, "", load=reference, formats=("hf", "gguf")))
+
+
+def _engine_fields(engine: str | BaseEngine) -> dict[str, Any]:
+    if isinstance(engine, str):
+        return {"engine": engine}
+    return {"engine": _spec_of(engine).name, "engine_args": _changed(engine)}
+
+
+def _model_fields(model: str | Model) -> dict[str, Any]:
+    if isinstance(model, str):
+        return {"model": model}
+    return {"model": model.path, "model_args": {k: v for k, v in _changed(model).items() if k != "path"}}
+
+
+def _changed(value: Any) -> dict[str, Any]:
+    """The fields of a dataclass that differ from their defaults."""
+    found = {}
+    for field in dataclasses.fields(value):
+        default = field.default_factory() if callable(field.default_factory) else field.default
+        if field.init and (current := getattr(value, field.name)) != default:
+            found[field.name] = current
+    return found
+
+
+def _portable(spec: RunSpec) -> RunSpec:
+    """`spec` with local paths made absolute, so that a resume may start elsewhere."""
+    paths = {"model": spec.model, "data_dir": spec.data_dir}
+    absolute = {k: str(Path(v).absolute()) for k, v in paths.items() if v and Path(v).exists()}
+    return spec.model_copy(update=absolute)
+
+
+def _has_answers(folder: RunFolder) -> bool:
+    if not folder.journal_path.exists():
+        return False
+    with Journal(folder.journal_path) as journal:
+        return len(journal) > 0
+
+
+def _details(plan: Plan, sizes: dict[str, int]) -> dict[str, Any]:
+    planned = plan.tasks
+    return {
+        "n-samples": {n: {"original": p.available, "effective": sizes[n]} for n, p in planned.items()},
+        "higher_is_better": {n: {m.name: m.higher_is_better for m in p.metrics} for n, p in planned.items()},
+        "group_subtasks": {name: list(leaves) for name, (_, leaves) in plan.groups.items()},
+    }
+
+
+def _warnings(tallies: dict[str, Tally], outputs: Iterable[Output], journal: Journal) -> list[str]:
+    found = []
+    for name, tally in tallies.items():
+        found += [f"{name}: {count} samples {kind}" for kind, count in tally.notes.items()]
+        if tally.failed:
+            first = next(output.error for output in outputs if output.error)
+            found.append(f"{name}: {tally.failed} documents not scored because a request failed ({first})")
+    if journal.damaged:
+        found.append(f"{journal.damaged} damaged journal records were asked again")
+    return found

@@ -1,0 +1,326 @@
+"""TokenSession: the whole contract, written once over two token-level primitives.
+
+An engine that owns a tokenizer and can run tokens implements `score_batch` and `decode_stream`; encoding,
+truncation, windows, batching, back-off on memory, stops and counters are here.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from evalkit.engine import BaseInferenceSession, TooLong
+from evalkit.errors import EvalkitError, OutOfMemoryError, RequestError, one_line
+from evalkit.requests import (
+    GenerationOutput,
+    GenerationRequest,
+    LoglikelihoodOutput,
+    LoglikelihoodRequest,
+    Message,
+    Request,
+    RollingLoglikelihoodOutput,
+    RollingLoglikelihoodRequest,
+    TokenCounts,
+)
+from evalkit.scoring import (
+    EncodedPair,
+    ScoredTokens,
+    Span,
+    Tokenizer,
+    encode_pairs,
+    plan_batches,
+    rolling_spans,
+    run_with_backoff,
+    truncated_span,
+    unique_tokens,
+)
+from evalkit.scoring.pairs import encode_pairs_apart
+
+TRUNCATED = "truncated: {length} tokens, of which the last {limit} fit the context"
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeRequest:
+    """A generation request with its prompt as token ids, cut to fit."""
+
+    index: int
+    prompt: tuple[int, ...]
+    request: GenerationRequest
+
+
+class TokenSession(BaseInferenceSession):
+    """A session over a tokenizer and two primitives. Scores depend neither on batches nor on order."""
+
+    is_encoder_decoder = False
+    decoder_start: int | None = None
+    """First decoder token of an encoder-decoder model."""
+
+    def __init__(self, tokenizer: Tokenizer, *, max_length: int, batch_tokens: int) -> None:
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self.batch_tokens = batch_tokens
+        self.counts = TokenCounts()
+
+    # ── primitives ──────────────────────────────────────────────────────────────────────────────────────
+    @abstractmethod
+    def score_batch(self, spans: list[Span]) -> list[ScoredTokens]:
+        """Score spans in one pass. Raises OutOfMemoryError, and is then called with fewer."""
+
+    @abstractmethod
+    def decode_stream(
+        self, requests: list[DecodeRequest], *, batch_size: int | None = None
+    ) -> Iterator[tuple[int, GenerationOutput]]:
+        """Generate, yielding `(index, output)` as each request finishes."""
+
+    def count_computed(self, tokens: int) -> None:
+        """Add tokens that went through the model, padding included."""
+        self.counts += TokenCounts(computed=tokens)
+
+    # ── scoring ─────────────────────────────────────────────────────────────────────────────────────────
+    def loglikelihood(
+        self, requests: list[LoglikelihoodRequest], *, batch_size: int | None = None
+    ) -> list[LoglikelihoodOutput]:
+        """Score every continuation given its context, in order."""
+        return _in_order(self.loglikelihood_continuous(enumerate(requests), batch_size=batch_size))
+
+    def loglikelihood_continuous(
+        self, requests: Iterable[tuple[Any, LoglikelihoodRequest]], *, batch_size: int | None = None
+    ) -> Iterator[tuple[Any, LoglikelihoodOutput]]:
+        """Yield `(request_id, output)` as batches finish."""
+        keys, asked = _unzip(requests)
+        pairs = self.encode(asked)
+        spans: list[Span] = []
+        owners: list[int] = []
+        for index, pair in enumerate(pairs):
+            if problem := self._pair_problem(pair):
+                yield keys[index], LoglikelihoodOutput(error=problem)
+            else:
+                spans.append(self._span(pair))
+                owners.append(index)
+        for position, scored in self._score(spans, batch_size):
+            index = owners[position]
+            if isinstance(scored, str):
+                yield keys[index], LoglikelihoodOutput(error=scored)
+                continue
+            yield keys[index], LoglikelihoodOutput(
+                logprob=sum(scored.logprobs),
+                is_greedy=scored.is_greedy,
+                token_count=len(scored.logprobs),
+                token_logprobs=scored.logprobs,
+                notes=pairs[index].notes + self._truncation_note(pairs[index]),
+            )
+
+    def loglikelihood_rolling(
+        self, requests: list[RollingLoglikelihoodRequest], *, batch_size: int | None = None
+    ) -> list[RollingLoglikelihoodOutput]:
+        """Score every token of each text exactly once, in order."""
+        return _in_order(self.loglikelihood_rolling_continuous(enumerate(requests), batch_size=batch_size))
+
+    def loglikelihood_rolling_continuous(
+        self, requests: Iterable[tuple[Any, RollingLoglikelihoodRequest]], *, batch_size: int | None = None
+    ) -> Iterator[tuple[Any, RollingLoglikelihoodOutput]]:
+        """Yield `(request_id, output)` once all windows of a text are scored."""
+        keys, asked = _unzip(requests)
+        if self.is_encoder_decoder:
+            problem = "an encoder-decoder model has no rolling log-likelihood"
+            yield from ((key, RollingLoglikelihoodOutput(error=problem)) for key in keys)
+            return
+        spans: list[Span] = []
+        owners: list[int] = []
+        windows: list[dict[int, ScoredTokens | str | None]] = []
+        for index, tokens in enumerate(self._encode_texts(asked)):
+            own = list(rolling_spans(tokens, self.tokenizer.prefix_token_id, self.max_length))
+            windows.append({len(spans) + offset: None for offset in range(len(own))})
+            spans.extend(own)
+            owners.extend([index] * len(own))
+            if not own:
+                yield keys[index], RollingLoglikelihoodOutput()
+        for position, scored in self._score(spans, batch_size):
+            index = owners[position]
+            windows[index][position] = scored
+            if None not in windows[index].values():
+                yield keys[index], _join_windows(windows[index].values())
+
+    def encode(self, requests: Sequence[LoglikelihoodRequest]) -> list[EncodedPair]:
+        """Token ids of every pair, encoded as lm-evaluation-harness does for this kind of model."""
+        if self.is_encoder_decoder:
+            return encode_pairs_apart(self.tokenizer, requests)
+        return encode_pairs(self.tokenizer, requests)
+
+    def _encode_texts(self, requests: Sequence[RollingLoglikelihoodRequest]) -> list[tuple[int, ...]]:
+        encoded = self.tokenizer.encode_batch([request.text for request in requests])
+        return [tuple(r.input_ids if r.input_ids is not None else e) for r, e in zip(requests, encoded, strict=True)]
+
+    def _pair_problem(self, pair: EncodedPair) -> str | None:
+        if not pair.continuation:
+            return "the continuation is empty"
+        if len(pair.continuation) > self.max_length:
+            return f"the continuation alone has {len(pair.continuation)} tokens, the context holds {self.max_length}"
+        return None
+
+    def _pair_length(self, pair: EncodedPair) -> int:
+        """Fed tokens of the longer side of what the model reads at once."""
+        if self.is_encoder_decoder:
+            return max(len(pair.context), len(pair.continuation))
+        return len(pair.context) + len(pair.continuation) - 1
+
+    def _truncation_note(self, pair: EncodedPair) -> tuple[str, ...]:
+        length = self._pair_length(pair)
+        return (TRUNCATED.format(length=length, limit=self.max_length),) if length > self.max_length else ()
+
+    def _span(self, pair: EncodedPair) -> Span:
+        if self.is_encoder_decoder:
+            assert self.decoder_start is not None
+            return Span((self.decoder_start, *pair.continuation), 1, source=pair.context[-self.max_length :])
+        return truncated_span(pair.context, pair.continuation, self.max_length)
+
+    def _score(self, spans: list[Span], batch_size: int | None) -> Iterator[tuple[int, ScoredTokens | str]]:
+        """Score spans in batches of like length; a span that does not fit alone yields its error."""
+        fed = [(*(span.source or ()), *span.fed) for span in spans]
+        self.counts += TokenCounts(requested=sum(map(len, fed)), unique=unique_tokens(fed))
+        # Longest first, so that memory runs out at once or never; ids break ties, so that batches do not
+        # depend on the order of the documents.
+        order = sorted(range(len(spans)), key=lambda i: (-len(fed[i]), fed[i], spans[i].ids))
+        widths = [spans[i].width for i in order]
+        budget = (lambda: self.batch_tokens) if batch_size is None else (lambda: 1 << 62)
+        for batch in plan_batches(widths, max_tokens=budget, max_rows=batch_size):
+            yield from self._run_batch([order[i] for i in batch], spans)
+
+    def _run_batch(self, indices: list[int], spans: list[Span]) -> Iterator[tuple[int, ScoredTokens | str]]:
+        def attempt(part: list[int]) -> list[ScoredTokens]:
+            try:
+                return self.score_batch([spans[i] for i in part])
+            except OutOfMemoryError:
+                padded = len(part) * max(spans[i].width for i in part)
+                self.batch_tokens = max(1, min(self.batch_tokens, padded // 2))
+                raise
+
+        done = 0
+        try:
+            for index, scored in run_with_backoff(indices, attempt):
+                done += 1
+                yield index, scored
+        except OutOfMemoryError as error:
+            # Halves run in order: the first request that is not done is the one that does not fit alone.
+            yield indices[done], f"out of memory for this request alone: {one_line(error)}"
+            if indices[done + 1 :]:
+                yield from self._run_batch(indices[done + 1 :], spans)
+
+    # ── generation ──────────────────────────────────────────────────────────────────────────────────────
+    def generate(
+        self, requests: list[GenerationRequest], *, batch_size: int | None = None
+    ) -> list[GenerationOutput]:
+        """Answer every request, in order."""
+        return _in_order(self.generate_continuous(enumerate(requests), batch_size=batch_size))
+
+    def generate_continuous(
+        self, requests: Iterable[tuple[Any, GenerationRequest]], *, batch_size: int | None = None
+    ) -> Iterator[tuple[Any, GenerationOutput]]:
+        """Yield `(request_id, output)` in order of completion."""
+        keys, asked = _unzip(requests)
+        ready: list[DecodeRequest] = []
+        notes: dict[int, tuple[str, ...]] = {}
+        for index, request in enumerate(asked):
+            try:
+                ids = self.prompt_ids(request)
+                limit = self.prompt_limit(request)
+            except EvalkitError as error:
+                yield keys[index], GenerationOutput(finish_reason="error", error=one_line(error))
+                continue
+            if len(ids) > limit:
+                notes[index] = (TRUNCATED.format(length=len(ids), limit=limit),)
+            ready.append(DecodeRequest(index, ids[-limit:], request))
+        prompts = [item.prompt for item in ready]
+        self.counts += TokenCounts(requested=sum(map(len, prompts)), unique=unique_tokens(prompts))
+        for index, output in self.decode_stream(ready, batch_size=batch_size):
+            produced = sum(len(o.token_ids) for o in (output, *output.alternatives))
+            # Each generated token but the last is fed once; nothing shares it.
+            self.counts += TokenCounts(requested=max(0, produced - 1), unique=max(0, produced - 1))
+            yield keys[index], _with_notes(output, notes.get(index, ()))
+
+    def prompt_ids(self, request: GenerationRequest) -> tuple[int, ...]:
+        """Token ids of a request's prompt. Raises RequestError."""
+        given = [request.prompt is not None, request.messages is not None, request.input_ids is not None]
+        if sum(given) != 1:
+            raise RequestError("a generation request has exactly one of prompt, messages and input_ids")
+        if request.input_ids is not None:
+            ids = tuple(request.input_ids)
+        else:
+            ids = tuple(self.tokenizer.encode_batch([self._prompt_text(request)])[0])
+        return ids or (self.tokenizer.prefix_token_id,)
+
+    def _prompt_text(self, request: GenerationRequest) -> str:
+        if request.messages is None:
+            return request.prompt or ""
+        return self.apply_chat_template(
+            request.messages, tools=request.tools, add_generation_prompt=True, **request.chat_template_kwargs
+        )
+
+    def prompt_limit(self, request: GenerationRequest) -> int:
+        """Tokens that a prompt may have. Raises RequestError where no room is left for it."""
+        if self.is_encoder_decoder:
+            return self.max_length
+        if request.max_new_tokens >= self.max_length:
+            raise RequestError(
+                f"max_new_tokens {request.max_new_tokens} leaves no room for a prompt in a context of {self.max_length}"
+            )
+        return self.max_length - request.max_new_tokens
+
+    def apply_chat_template(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        **variables: Any,
+    ) -> str:
+        """Chat messages as the text the model sees."""
+        return self.tokenizer.apply_chat_template(
+            messages, tools=tools, add_generation_prompt=add_generation_prompt, **variables
+        )
+
+    # ── what the run asks ───────────────────────────────────────────────────────────────────────────────
+    def token_counts(self) -> TokenCounts:
+        """Tokens since the session was built."""
+        return self.counts
+
+    def too_long(self, requests: Sequence[Request]) -> list[TooLong]:
+        """The requests that do not fit the context. Rolling texts always do: they are cut into windows."""
+        found = []
+        scoring = [(i, r) for i, r in enumerate(requests) if isinstance(r, LoglikelihoodRequest)]
+        for (index, _), pair in zip(scoring, self.encode([r for _, r in scoring]), strict=True):
+            if (length := self._pair_length(pair)) > self.max_length:
+                fatal = len(pair.continuation) > self.max_length
+                found.append(TooLong(index, length, self.max_length, fatal))
+        for index, request in enumerate(requests):
+            if isinstance(request, GenerationRequest):
+                length, room = len(self.prompt_ids(request)), self.max_length - request.max_new_tokens
+                limit = self.max_length if self.is_encoder_decoder else room
+                if length > limit:
+                    found.append(TooLong(index, length, max(limit, 0), fatal=limit <= 0))
+        return found
+
+
+def _unzip(requests: Iterable[tuple[Any, Any]]) -> tuple[list[Any], list[Any]]:
+    pairs = list(requests)
+    return [key for key, _ in pairs], [request for _, request in pairs]
+
+
+def _in_order(outputs: Iterable[tuple[int, Any]]) -> list[Any]:
+    return [output for _, output in sorted(outputs, key=lambda pair: pair[0])]
+
+
+def _with_notes(output: GenerationOutput, notes: tuple[str, ...]) -> GenerationOutput:
+    return replace(output, notes=output.notes + notes) if notes else output
+
+
+def _join_windows(windows: Iterable[ScoredTokens | str | None]) -> RollingLoglikelihoodOutput:
+    logprobs: list[float] = []
+    for window in windows:
+        if isinstance(window, str):
+            return RollingLoglikelihoodOutput(error=window)
+        assert window is not None
+        logprobs.extend(window.logprobs)
+    return RollingLoglikelihoodOutput(sum(logprobs), len(logprobs), tuple(logprobs))

@@ -1,0 +1,29 @@
+"""Tasks are declared, not programmed: where documents are, how one becomes a prompt, what is scored."""
+
+from evalkit.datasets import DatasetSpec
+from evalkit.tasks.base import Task
+from evalkit.tasks.fewshot import FewShot
+from evalkit.tasks.filters import Filter, lowercase, regex, strip, take_first
+from evalkit.tasks.generate import Generate
+from evalkit.tasks.groups import Group
+from evalkit.tasks.loglikelihood import Loglikelihood
+from evalkit.tasks.metrics import Metric
+from evalkit.tasks.multiple_choice import MultipleChoice
+from evalkit.tasks.perplexity import Perplexity
+
+__all__ = [
+    "DatasetSpec",
+    "FewShot",
+    "Filter",
+    "Generate",
+    "Group",
+    "Loglikelihood",
+    "Metric",
+    "MultipleChoice",
+    "Perplexity",
+    "Task",
+    "lowercase",
+    "regex",
+    "strip",
+    "take_first",
+]

@@ -1,0 +1,63 @@
+"""Few-shot examples: where they come from, and which ones each document gets."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from evalkit.errors import ConfigError
+
+Doc = dict[str, Any]
+DEFAULT_SEED = 1234
+
+
+@dataclass(frozen=True, slots=True)
+class FewShot:
+    """How many examples by default, from which split (or listed `samples`), and how they are drawn.
+
+    "random" draws anew for every document, "first_n" gives all documents the same first examples.
+    """
+
+    n: int = 0
+    split: str | None = None
+    samples: tuple[Doc, ...] = ()
+    sampler: Literal["random", "first_n"] = "random"
+
+
+class Drawer:
+    """Draws examples for one document after another. The shots depend on the order: draw in document order.
+
+    `may_hold_doc`: the pool may hold the evaluated document itself, which then is no example for itself.
+    """
+
+    def __init__(
+        self, pool: Sequence[Doc], sampler: Literal["random", "first_n"], seed: int, *, may_hold_doc: bool
+    ) -> None:
+        self.pool = list(pool)
+        self.sampler = sampler
+        self.may_hold_doc = may_hold_doc
+        self._random = random.Random(seed)
+
+    def draw(self, doc: Doc, n: int) -> list[Doc]:
+        """The `n` examples of `doc`. Raises ConfigError where the pool is too small."""
+        if n == 0:
+            return []
+        candidates = [d for d in self.pool if d != doc] if self.may_hold_doc and self.sampler == "first_n" else self.pool
+        needed = n + 1 if self.may_hold_doc and self.sampler == "random" else n
+        if len(candidates) < needed:
+            raise ConfigError(f"{n} few-shot examples asked for, but the pool holds {len(self.pool)}. Use --num-fewshot")
+        return candidates[:n] if self.sampler == "first_n" else self._sample(doc, n)
+
+    def _sample(self, doc: Doc, n: int) -> list[Doc]:
+        if not self.may_hold_doc:
+            return self._random.sample(self.pool, n)
+        drawn = [d for d in self._random.sample(self.pool, n + 1) if d != doc][:n]
+        if len(drawn) == n:
+            return drawn
+        # Several documents equal this one: lm-evaluation-harness draws once more, from the others only.
+        others = [d for d in self.pool if d != doc]
+        if len(others) < n:
+            raise ConfigError(f"{n} few-shot examples asked for, but only {len(others)} differ from the document")
+        return self._random.sample(others, n)

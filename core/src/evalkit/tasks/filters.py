@@ -1,0 +1,42 @@
+"""Filters turn a document's generated texts into the answers that metrics compare."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+Filter = Callable[[Sequence[str]], list[str]]
+"""Maps all texts generated for one document to filtered texts; metrics look at the first."""
+
+INVALID = "[invalid]"
+
+
+def regex(pattern: str, *, select: int = 0, fallback: str = INVALID) -> Filter:
+    """Keep match number `select` (-1: the last) of each text, its first group that matched; else `fallback`."""
+    compiled = re.compile(pattern)
+
+    def find(text: str) -> str:
+        matches = compiled.findall(text)
+        if not matches or not -len(matches) <= select < len(matches):
+            return fallback
+        match = matches[select]
+        if isinstance(match, tuple):
+            match = next((group for group in match if group), fallback)
+        return str(match).strip()
+
+    return lambda texts: [find(text) for text in texts]
+
+
+def strip(texts: Sequence[str]) -> list[str]:
+    """Drop white space around each text."""
+    return [text.strip() for text in texts]
+
+
+def lowercase(texts: Sequence[str]) -> list[str]:
+    """Lower each text's case."""
+    return [text.lower() for text in texts]
+
+
+def take_first(texts: Sequence[str]) -> list[str]:
+    """Keep the first of several samples."""
+    return list(texts[:1])
