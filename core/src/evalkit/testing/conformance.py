@@ -1,0 +1,195 @@
+"""The conformance suite: subclass it, give it a session, and pytest checks the whole contract.
+
+    class TestMyEngine(SessionConformance):
+        @pytest.fixture(scope="class")
+        def session(self):
+            with MyEngine().build(Model(path=...)) as session:
+                yield session
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, ClassVar
+
+import pytest
+
+from evalkit.engine import BaseInferenceSession
+from evalkit.errors import RequestError
+from evalkit.requests import (
+    GenerationRequest,
+    LoglikelihoodRequest,
+    RollingLoglikelihoodRequest,
+)
+
+CONTEXTS = ("The sky is", "Two and two make", "", "Once upon a time there was a king who", "A")
+CONTINUATIONS = (" blue", " four", " seven hundred and twelve", "x", " a hill. Behind it")
+TEXT = "The river was low that year.\nNobody remembered a summer so dry, nor a harvest so early."
+
+
+class SessionConformance:
+    """Promises of BaseInferenceSession. Override `session`; set `chat` to False for engines without messages."""
+
+    tolerance: ClassVar[float] = 1e-3
+    """How far a log-probability may move with batch size and order (float rounding)."""
+    chat: ClassVar[bool] = True
+    rolling: ClassVar[bool] = True
+
+    @pytest.fixture
+    def session(self) -> BaseInferenceSession:
+        """The session under test."""
+        raise pytest.UsageError("a conformance suite overrides the fixture `session`")
+
+    @pytest.fixture
+    def pairs(self) -> list[LoglikelihoodRequest]:
+        """Short and long, empty and shared contexts."""
+        return [LoglikelihoodRequest(context, text) for context in CONTEXTS for text in CONTINUATIONS]
+
+    # ── log-likelihoods ─────────────────────────────────────────────────────────────────────────────────
+    def test_loglikelihood_answers_every_request_in_order(
+        self, session: BaseInferenceSession, pairs: list[LoglikelihoodRequest]
+    ) -> None:
+        """One output a request, in order: asking one alone gives the same as asking all."""
+        outputs = session.loglikelihood(pairs)
+        assert len(outputs) == len(pairs)
+        for index in (0, 7, len(pairs) - 1):
+            alone = session.loglikelihood([pairs[index]])[0]
+            assert alone.logprob == pytest.approx(outputs[index].logprob, abs=self.tolerance)
+
+    def test_logprobs_are_negative_finite_and_counted(
+        self, session: BaseInferenceSession, pairs: list[LoglikelihoodRequest]
+    ) -> None:
+        """A log-probability is at most 0, finite, and over at least one token."""
+        for output in session.loglikelihood(pairs):
+            assert output.error is None
+            assert -math.inf < output.logprob <= 0
+            assert output.token_count >= 1
+            assert isinstance(output.is_greedy, bool)
+
+    def test_token_logprobs_sum_to_the_logprob(
+        self, session: BaseInferenceSession, pairs: list[LoglikelihoodRequest]
+    ) -> None:
+        """Where an engine gives token log-probabilities, they add up."""
+        for output in session.loglikelihood(pairs):
+            if output.token_logprobs is not None:
+                assert len(output.token_logprobs) == output.token_count
+                assert sum(output.token_logprobs) == pytest.approx(output.logprob, abs=self.tolerance)
+
+    @pytest.mark.parametrize("batch_size", [1, 2, 64])
+    def test_scores_do_not_depend_on_batch_size_or_order(
+        self, session: BaseInferenceSession, pairs: list[LoglikelihoodRequest], batch_size: int
+    ) -> None:
+        """Batches and order change no score."""
+        expected = session.loglikelihood(pairs)
+        outputs = session.loglikelihood(pairs[::-1], batch_size=batch_size)[::-1]
+        for output, other in zip(outputs, expected, strict=True):
+            assert output.logprob == pytest.approx(other.logprob, abs=self.tolerance)
+            assert output.token_count == other.token_count
+
+    def test_loglikelihood_continuous_names_every_request_once(
+        self, session: BaseInferenceSession, pairs: list[LoglikelihoodRequest]
+    ) -> None:
+        """Each request id comes back once, with the score that `loglikelihood` gives."""
+        expected = session.loglikelihood(pairs)
+        found = dict(session.loglikelihood_continuous((f"id-{i}", pair) for i, pair in enumerate(pairs)))
+        assert sorted(found) == sorted(f"id-{i}" for i in range(len(pairs)))
+        for index, output in enumerate(expected):
+            assert found[f"id-{index}"].logprob == pytest.approx(output.logprob, abs=self.tolerance)
+
+    def test_rolling_scores_every_token_once(self, session: BaseInferenceSession) -> None:
+        """A text's score is that of its tokens after an empty context."""
+        if not self.rolling:
+            pytest.skip("this kind of model has no rolling log-likelihood")
+        rolled = session.loglikelihood_rolling([RollingLoglikelihoodRequest(TEXT)])[0]
+        scored = session.loglikelihood([LoglikelihoodRequest("", TEXT)])[0]
+        assert rolled.error is None
+        assert rolled.token_count == scored.token_count
+        assert rolled.logprob == pytest.approx(scored.logprob, abs=self.tolerance * rolled.token_count)
+
+    # ── generation ──────────────────────────────────────────────────────────────────────────────────────
+    def test_generate_keeps_order_and_limits(self, session: BaseInferenceSession) -> None:
+        """One output a request, in order, none longer than its own max_new_tokens."""
+        limits = (1, 5, 3, 8)
+        requests = [GenerationRequest(prompt=f"Number {n} is", max_new_tokens=n) for n in limits]
+        outputs = session.generate(requests)
+        assert len(outputs) == len(requests)
+        for output, limit in zip(outputs, limits, strict=True):
+            assert output.error is None
+            assert len(output.token_ids) <= limit
+            assert output.finish_reason in ("stop", "length")
+
+    def test_greedy_generation_does_not_depend_on_its_batch(self, session: BaseInferenceSession) -> None:
+        """A request gives the same text alone as beside others."""
+        requests = [GenerationRequest(prompt=context or "So", max_new_tokens=6) for context in CONTEXTS]
+        together = [output.text for output in session.generate(requests)]
+        assert [session.generate([request])[0].text for request in requests] == together
+
+    def test_stop_string_is_not_returned(self, session: BaseInferenceSession) -> None:
+        """Output ends before the first stop string."""
+        free = session.generate([GenerationRequest(prompt="The sky is", max_new_tokens=12)])[0]
+        if len(free.text) < 3:
+            pytest.skip("the model generates too little text to stop in")
+        stop = free.text[len(free.text) // 2]
+        output = session.generate([GenerationRequest(prompt="The sky is", max_new_tokens=12, stop=(stop,))])[0]
+        assert output.text == free.text.split(stop)[0]
+        assert output.finish_reason == "stop"
+
+    def test_generate_continuous_names_every_request_once(self, session: BaseInferenceSession) -> None:
+        """Each request id comes back once, in whatever order, with the text that `generate` gives."""
+        requests = {f"id-{i}": GenerationRequest(prompt=f"Item {i}:", max_new_tokens=4) for i in range(5)}
+        pairs = list(session.generate_continuous(iter(requests.items())))
+        assert sorted(key for key, _ in pairs) == sorted(requests)
+        texts = {key: output.text for key, output in pairs}
+        expected = session.generate(list(requests.values()))
+        assert [texts[key] for key in requests] == [output.text for output in expected]
+
+    def test_messages_are_rendered(self, session: BaseInferenceSession) -> None:
+        """Chat messages are answered, or refused by an error on that output alone."""
+        messages = [{"role": "user", "content": "Say hello."}]
+        output = session.generate([GenerationRequest(messages=messages, max_new_tokens=4)])[0]
+        if self.chat:
+            assert output.error is None
+            assert "Say hello." in session.apply_chat_template(messages)
+        else:
+            assert output.error
+            with pytest.raises(RequestError):
+                session.apply_chat_template(messages)
+
+    def test_is_greedy_agrees_with_generation(self, session: BaseInferenceSession) -> None:
+        """What greedy decoding writes after a context is scored as greedy."""
+        produced = session.generate([GenerationRequest(prompt="Two and two make", max_new_tokens=3)])[0]
+        text = produced.text.rstrip()
+        if not text or text != produced.text:
+            pytest.skip("the generated text does not survive encoding")
+        scored = session.loglikelihood([LoglikelihoodRequest("Two and two make", text)])[0]
+        if scored.token_count == len(produced.token_ids):
+            assert scored.is_greedy
+
+    # ── life ────────────────────────────────────────────────────────────────────────────────────────────
+    def test_gc_between_tasks_changes_nothing(
+        self, session: BaseInferenceSession, pairs: list[LoglikelihoodRequest]
+    ) -> None:
+        """After gc the session scores as before."""
+        before = session.loglikelihood(pairs[:3])
+        session.gc()
+        after = session.loglikelihood(pairs[:3])
+        assert [o.logprob for o in after] == pytest.approx([o.logprob for o in before], abs=self.tolerance)
+
+    def test_describe_execution_is_stable_plain_data(self, session: BaseInferenceSession) -> None:
+        """The description can be stored as JSON and says the same twice."""
+        described: dict[str, Any] | None = session.describe_execution()
+        assert json.loads(json.dumps(described)) == described
+        assert session.describe_execution() == described
+
+    def test_empty_lists_are_answered(self, session: BaseInferenceSession) -> None:
+        """Nothing asked, nothing answered."""
+        assert session.generate([]) == []
+        assert session.loglikelihood([]) == []
+        assert session.loglikelihood_rolling([]) == []
+
+
+def check_close_is_idempotent(session: BaseInferenceSession) -> None:
+    """Call it last, in a test of its own: closing twice is allowed."""
+    session.close()
+    session.close()

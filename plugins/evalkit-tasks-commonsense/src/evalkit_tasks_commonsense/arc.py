@@ -1,0 +1,29 @@
+"""ARC: grade-school science questions, easy and challenging. (Clark et al. 2018, arXiv:1803.05457)
+
+Equal to `arc_easy` and `arc_challenge` 1.0 of lm-evaluation-harness 0.4.13: answers are scored as texts, without
+showing the model what it could choose from.
+"""
+
+from __future__ import annotations
+
+from evalkit.tasks import DatasetSpec, MultipleChoice
+
+
+def _arc(name: str, config: str) -> MultipleChoice:
+    return MultipleChoice(
+        name=name,
+        version="1.0",
+        dataset=DatasetSpec("allenai/ai2_arc", config),
+        train_split="train",
+        validation_split="validation",
+        test_split="test",
+        prompt=lambda doc: f"Question: {doc['question']}\nAnswer:",
+        choices=lambda doc: doc["choices"]["text"],
+        # Labels are A to D or 1 to 4, and some questions have three or five choices.
+        gold=lambda doc: doc["choices"]["label"].index(doc["answerKey"]),
+        metrics=("acc", "acc_norm"),
+    )
+
+
+ARC_EASY = _arc("arc_easy", "ARC-Easy")
+ARC_CHALLENGE = _arc("arc_challenge", "ARC-Challenge")

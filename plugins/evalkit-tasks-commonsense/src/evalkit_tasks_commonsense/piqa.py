@@ -1,0 +1,20 @@
+"""PIQA: which of two ways reaches an everyday goal? (Bisk et al. 2020, arXiv:1911.11641)
+
+Equal to `piqa` 1.0 of lm-evaluation-harness 0.4.13.
+"""
+
+from __future__ import annotations
+
+from evalkit.tasks import DatasetSpec, MultipleChoice
+
+PIQA = MultipleChoice(
+    name="piqa",
+    version="1.0",
+    dataset=DatasetSpec("baber/piqa"),
+    train_split="train",
+    validation_split="validation",
+    prompt=lambda doc: f"Question: {doc['goal']}\nAnswer:",
+    choices=lambda doc: [doc["sol1"], doc["sol2"]],
+    gold=lambda doc: doc["label"],
+    metrics=("acc", "acc_norm"),
+)

@@ -1,0 +1,57 @@
+"""Three tasks of SuperGLUE (Wang et al. 2019, arXiv:1905.00537): BoolQ, COPA and CommitmentBank.
+
+Equal to `boolq` 2.0, `copa` 1.0 and `cb` 1.0 of lm-evaluation-harness 0.4.13.
+"""
+
+from __future__ import annotations
+
+from evalkit.tasks import DatasetSpec, MultipleChoice
+from evalkit.tasks.fewshot import Doc
+
+BOOLQ = MultipleChoice(
+    name="boolq",
+    version="2.0",
+    dataset=DatasetSpec("aps/super_glue", "boolq"),
+    train_split="train",
+    validation_split="validation",
+    prompt=lambda doc: f"{doc['passage']}\nQuestion: {doc['question']}?\nAnswer:",
+    choices=lambda doc: ("no", "yes"),
+    gold=lambda doc: doc["label"],
+    metrics=("acc",),
+)
+
+
+def _clause(doc: Doc) -> str:
+    link = {"cause": "because", "effect": "therefore"}[doc["question"]]
+    # The premise goes on: its full stop is dropped.
+    return f"{doc['premise'].strip()[:-1]} {link}"
+
+
+def _continued(doc: Doc) -> list[str]:
+    # With the delimiter that makes two spaces before every choice, in the harness too.
+    return [f" {choice[0].lower()}{choice[1:]}" for choice in (doc["choice1"], doc["choice2"])]
+
+
+COPA = MultipleChoice(
+    name="copa",
+    version="1.0",
+    dataset=DatasetSpec("aps/super_glue", "copa"),
+    train_split="train",
+    validation_split="validation",
+    prompt=_clause,
+    choices=_continued,
+    gold=lambda doc: doc["label"],
+    metrics=("acc",),
+)
+
+CB = MultipleChoice(
+    name="cb",
+    version="1.0",
+    dataset=DatasetSpec("aps/super_glue", "cb"),
+    train_split="train",
+    validation_split="validation",
+    prompt=lambda doc: f"{doc['premise']}\nQuestion: {doc['hypothesis']}. True, False, or Neither?\nAnswer:",
+    choices=lambda doc: ("True", "False", "Neither"),
+    gold=lambda doc: doc["label"],
+    metrics=("acc", "f1"),
+)

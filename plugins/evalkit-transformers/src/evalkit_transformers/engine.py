@@ -1,0 +1,42 @@
+"""The engine's options. Imports neither torch nor transformers until a model is built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from evalkit.engine import BaseEngine, BaseInferenceSession
+from evalkit.errors import MissingDependencyError
+from evalkit.model import Model
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+@dataclass(slots=True)
+class Transformers(BaseEngine):
+    """Evaluates models with Hugging Face Transformers.
+
+    `dtype` "auto" is the checkpoint's own. `device` "auto" is CUDA, else MPS, else CPU. `batch_tokens` is the
+    budget of padded tokens in a scoring batch, by default chosen from the device's memory; it changes no score.
+    `load_kwargs` go to `from_pretrained` unchanged (`quantization_config`, `max_memory`, ...).
+    """
+
+    dtype: Dtype = "auto"
+    device: str = "auto"
+    device_map: str | dict[str, int | str] | None = None
+    attn_implementation: str | None = None
+    revision: str | None = None
+    trust_remote_code: bool = False
+    adapter: str | None = None
+    batch_tokens: int | None = None
+    load_kwargs: dict[str, Any] = field(default_factory=dict)
+
+    def build(self, model: Model) -> BaseInferenceSession:
+        """Load `model`. Raises ModelNotFoundError, ModelError, MissingDependencyError."""
+        try:
+            from evalkit_transformers.session import TransformersSession
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"engine 'transformers' cannot import {error.name}. Install it with: pip install evalkit-transformers"
+            ) from error
+        return TransformersSession(self, model)

@@ -1,0 +1,111 @@
+"""Load a checkpoint: dtype, device, quantization, adapters, and errors that say what to do."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import torch
+import transformers
+from evalkit.errors import MissingDependencyError, ModelError, ModelNotFoundError, one_line
+from evalkit.model import Model
+
+from evalkit_transformers.engine import Transformers
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+TOKENS_BY_DEVICE = {"cpu": 2048, "mps": 8192}
+UNBOUNDED = 1_000_000_000
+DEFAULT_LENGTH = 2048
+
+
+def load_model(engine: Transformers, model: Model) -> Any:
+    """The model in evaluation mode, on its device. Raises ModelNotFoundError, ModelError, MissingDependencyError."""
+    if not sys.stderr.isatty():
+        transformers.utils.logging.disable_progress_bar()
+    trust = engine.trust_remote_code or model.trust_remote_code
+    shared = {"revision": model.revision or engine.revision, "trust_remote_code": trust}
+    try:
+        config = transformers.AutoConfig.from_pretrained(model.path, **shared)
+        loader = transformers.AutoModelForSeq2SeqLM if is_seq2seq(config) else transformers.AutoModelForCausalLM
+        loaded = loader.from_pretrained(model.path, **shared, **_load_kwargs(engine, model))
+    except ImportError as error:
+        raise MissingDependencyError(f"model {model.path!r} needs a library: {one_line(error)}") from error
+    except OSError as error:
+        raise ModelNotFoundError(
+            f"model {model.path!r} cannot be loaded: {one_line(error, 200)}. Check --model and the network"
+        ) from error
+    except (ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(f"model {model.path!r} cannot be loaded ({one_line(error, 200)}). Check its files") from error
+    loaded = _with_adapter(loaded, model.adapter or engine.adapter)
+    if engine.device_map is None and not getattr(loaded, "hf_device_map", None):
+        loaded = loaded.to(device_for(engine.device))
+    return loaded.eval().requires_grad_(False)
+
+
+def is_seq2seq(config: Any) -> bool:
+    """Whether the checkpoint is an encoder-decoder language model."""
+    return bool(getattr(config, "is_encoder_decoder", False))
+
+
+def device_for(name: str) -> torch.device:
+    """The torch device behind an option. Raises ModelError where it is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ModelError(f"there is no device {name!r}. Use device=auto, cpu, cuda or mps") from error
+    available = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+    if device.type in available and not available[device.type]():
+        raise ModelError(f"device {name!r} is not available here. Use device=auto or device=cpu")
+    return device
+
+
+def context_length(config: Any, tokenizer_length: int | None) -> int:
+    """Tokens the model takes at once: the configuration's, else the tokenizer's, else 2048 (as lm-eval)."""
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    for source in (config, text):
+        for name in ("n_positions", "max_position_embeddings", "n_ctx"):
+            if isinstance(value := getattr(source, name, None), int):
+                return value
+    if tokenizer_length and tokenizer_length < UNBOUNDED:
+        return tokenizer_length
+    return DEFAULT_LENGTH
+
+
+def default_batch_tokens(model: Any, device: torch.device) -> int:
+    """Padded tokens of a scoring batch: what a CPU's caches like best, or what free GPU memory allows."""
+    if device.type != "cuda":
+        return TOKENS_BY_DEVICE.get(device.type, 2048)
+    free, _ = torch.cuda.mem_get_info(device)
+    text = model.config.get_text_config()
+    # Logits in the model's dtype and in float32, and about 16 live hidden vectors a token.
+    token_bytes = text.vocab_size * 6 + getattr(text, "hidden_size", 4096) * 16 * 4
+    return max(2048, min(65536, int(free * 0.5 / token_bytes)))
+
+
+def _load_kwargs(engine: Transformers, model: Model) -> dict[str, Any]:
+    dtype = model.dtype or engine.dtype
+    if dtype != "auto" and dtype not in DTYPES:
+        raise ModelError(f"there is no dtype {dtype!r}. Use auto, {', '.join(DTYPES)}")
+    kwargs: dict[str, Any] = {"dtype": DTYPES.get(dtype, "auto"), **engine.load_kwargs, **model.options}
+    if engine.device_map is not None:
+        kwargs["device_map"] = engine.device_map
+    if engine.attn_implementation is not None:
+        kwargs["attn_implementation"] = engine.attn_implementation
+    return kwargs
+
+
+def _with_adapter(loaded: Any, adapter: str | None) -> Any:
+    if adapter is None:
+        return loaded
+    try:
+        import peft
+    except ImportError as error:
+        raise MissingDependencyError(
+            "adapters need peft. Install it with: pip install 'evalkit-transformers[adapters]'"
+        ) from error
+    try:
+        return peft.PeftModel.from_pretrained(loaded, adapter)
+    except (OSError, ValueError) as error:
+        raise ModelNotFoundError(f"adapter {adapter!r} cannot be loaded: {one_line(error)}. Check adapter=") from error

@@ -1,0 +1,37 @@
+"""Choose the next token of each row by its own request's values."""
+
+from __future__ import annotations
+
+import torch
+from evalkit.requests import GenerationRequest
+from torch import Tensor
+
+
+def next_token(logits: Tensor, request: GenerationRequest, generator: torch.Generator | None) -> int:
+    """A token for one row. `logits` is [vocabulary] in float32, forbidden tokens at -inf.
+
+    The limits apply in the usual order: temperature, top_k, top_p, min_p.
+    """
+    if not request.is_sampled:
+        return int(logits.argmax())
+    probabilities = torch.softmax(limited(logits / request.temperature, request), dim=-1)
+    # Drawn on the CPU, so that a seed gives the same draw from the same distribution on every device.
+    return int(torch.multinomial(probabilities.cpu(), 1, generator=generator))
+
+
+def limited(logits: Tensor, request: GenerationRequest) -> Tensor:
+    """`logits` with all tokens outside top_k, top_p and min_p at -inf."""
+    if request.top_k > 0:
+        kept = min(request.top_k, logits.numel())
+        logits = logits.masked_fill(logits < logits.topk(kept).values[-1], -torch.inf)
+    if request.top_p < 1:
+        ordered, index = logits.sort(descending=True)
+        probabilities = ordered.softmax(-1)
+        # A token stays while those before it have not reached top_p; the first always stays.
+        beyond = probabilities.cumsum(-1) - probabilities >= request.top_p
+        beyond[0] = False
+        logits = logits.masked_fill(beyond.scatter(0, index, beyond), -torch.inf)
+    if request.min_p > 0:
+        probabilities = logits.softmax(-1)
+        logits = logits.masked_fill(probabilities < request.min_p * probabilities.max(), -torch.inf)
+    return logits
