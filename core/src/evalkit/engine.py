@@ -48,7 +48,7 @@ class BaseEngine(ABC):
 
     def to_dict(self) -> dict[str, Any]:
         """The engine's class and options as plain data, secrets redacted."""
-        options = dataclasses.asdict(self) if dataclasses.is_dataclass(self) else {}
+        options: dict[str, Any] = dataclasses.asdict(self) if dataclasses.is_dataclass(self) else {}
         return {"class": type(self).__name__, **redact(options)}
 
 
@@ -58,9 +58,7 @@ class BaseInferenceSession(ABC):
     __slots__ = ()
 
     @abstractmethod
-    def generate(
-        self, requests: list[GenerationRequest], *, batch_size: int | None = None
-    ) -> list[GenerationOutput]:
+    def generate(self, requests: list[GenerationRequest], *, batch_size: int | None = None) -> list[GenerationOutput]:
         """Answer every request, in order."""
 
     @abstractmethod
@@ -115,7 +113,7 @@ class BaseInferenceSession(ABC):
     ) -> str:
         """Render chat messages to the text the model sees. Raises RequestError where there is no template."""
         raise RequestError(
-            f"{type(self).__name__} has no chat template. Leave out --apply-chat-template, or use an engine that has one"
+            f"{type(self).__name__} has no chat template. Leave out --apply-chat-template, or choose another engine"
         )
 
     def describe_execution(self) -> dict[str, Any] | None:

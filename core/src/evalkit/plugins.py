@@ -32,7 +32,9 @@ class Named(Protocol):
     """Anything that is registered under its name."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The name it is registered under."""
+        ...
 
 
 S = TypeVar("S", bound=Named)
@@ -90,9 +92,7 @@ class Registry(Generic[S]):
         owners = self.owners.get(name, [])
         if not owners:
             command = f"See: evalkit list-{self.kind}s"
-            raise UnknownNameError(
-                f"unknown {self.kind} {name!r}.{did_you_mean(name, self.owners)}{hint} {command}"
-            )
+            raise UnknownNameError(f"unknown {self.kind} {name!r}.{did_you_mean(name, self.owners)}{hint} {command}")
         if len(owners) > 1:
             raise PluginError(self._conflict(name))
         return owners[0][1]

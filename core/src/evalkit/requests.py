@@ -151,6 +151,4 @@ class TokenCounts:
     computed: int = 0
 
     def __add__(self, other: TokenCounts) -> TokenCounts:
-        return TokenCounts(
-            self.requested + other.requested, self.unique + other.unique, self.computed + other.computed
-        )
+        return TokenCounts(self.requested + other.requested, self.unique + other.unique, self.computed + other.computed)

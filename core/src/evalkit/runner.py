@@ -116,9 +116,7 @@ class _Run:
         template = session.apply_chat_template if self.spec.apply_chat_template else None
         return {name: task.ask(self.spec.seed, template) for name, task in self.plan.tasks.items()}
 
-    def _start(
-        self, session: BaseInferenceSession, requests: Questions, load: float
-    ) -> RunResult:
+    def _start(self, session: BaseInferenceSession, requests: Questions, load: float) -> RunResult:
         path = Path(self.spec.output) if self.spec.output else default_path("-".join(self.spec.tasks))
         manifest = {
             "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -153,7 +151,9 @@ class _Run:
         with Journal(folder.journal_path) as journal:
             get_plugins().hook.run_started(run=context)
             started = time.perf_counter()
-            outputs = infer(session, _unique(requests), journal, batch_size=self.spec.rows, on_progress=self.on_progress)
+            outputs = infer(
+                session, _unique(requests), journal, batch_size=self.spec.rows, on_progress=self.on_progress
+            )
             journal.finish_attempt(session.token_counts(), load, time.perf_counter() - started)
             result = self._score(context, journal, requests, outputs)
         get_plugins().hook.run_finished(run=context, result=result)

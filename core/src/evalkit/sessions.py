@@ -104,12 +104,15 @@ class TokenSession(BaseInferenceSession):
             if isinstance(scored, str):
                 yield keys[index], LoglikelihoodOutput(error=scored)
                 continue
-            yield keys[index], LoglikelihoodOutput(
-                logprob=sum(scored.logprobs),
-                is_greedy=scored.is_greedy,
-                token_count=len(scored.logprobs),
-                token_logprobs=scored.logprobs,
-                notes=pairs[index].notes + self._truncation_note(pairs[index]),
+            yield (
+                keys[index],
+                LoglikelihoodOutput(
+                    logprob=sum(scored.logprobs),
+                    is_greedy=scored.is_greedy,
+                    token_count=len(scored.logprobs),
+                    token_logprobs=scored.logprobs,
+                    notes=pairs[index].notes + self._truncation_note(pairs[index]),
+                ),
             )
 
     def loglikelihood_rolling(
@@ -209,9 +212,7 @@ class TokenSession(BaseInferenceSession):
                 yield from self._run_batch(indices[done + 1 :], spans)
 
     # ── generation ──────────────────────────────────────────────────────────────────────────────────────
-    def generate(
-        self, requests: list[GenerationRequest], *, batch_size: int | None = None
-    ) -> list[GenerationOutput]:
+    def generate(self, requests: list[GenerationRequest], *, batch_size: int | None = None) -> list[GenerationOutput]:
         """Answer every request, in order."""
         return _in_order(self.generate_continuous(enumerate(requests), batch_size=batch_size))
 

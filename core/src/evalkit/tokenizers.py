@@ -76,7 +76,11 @@ class HFTokenizer:
 
     def _encode(self, texts: list[str], add_special: bool) -> list[list[int]]:
         rows: list[list[int]] = self.hf(
-            texts, add_special_tokens=add_special, return_attention_mask=False, return_token_type_ids=False, verbose=False
+            texts,
+            add_special_tokens=add_special,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
         )["input_ids"]
         return rows
 
@@ -86,7 +90,9 @@ def load_tokenizer(model: Model, *, trust_remote_code: bool = False, eos_token_i
     try:
         from transformers import AutoTokenizer
     except ImportError as error:
-        raise MissingDependencyError("tokenizers need transformers. Install it with: pip install transformers") from error
+        raise MissingDependencyError(
+            "tokenizers need transformers. Install it with: pip install transformers"
+        ) from error
     path = model.tokenizer_path or model.path
     try:
         tokenizer = AutoTokenizer.from_pretrained(

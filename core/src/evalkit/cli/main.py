@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
-import click
 import typer
 
 from evalkit import __version__
@@ -13,6 +12,8 @@ from evalkit.cli import lists, run, runs
 from evalkit.errors import EvalkitError, one_line
 from evalkit.plugins import get_plugins
 
+# Some versions of typer carry a click of their own: only the classes that typer exports are its errors.
+UsageError: Any = typer.BadParameter.__mro__[1]
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
@@ -49,15 +50,13 @@ def build_app() -> typer.Typer:
 def main() -> NoReturn:
     """Entry point of the `evalkit` script."""
     try:
-        status = build_app()(standalone_mode=False)
+        status = build_app()(args=sys.argv[1:] or ["--help"], standalone_mode=False)
     except EvalkitError as error:
         _fail(one_line(error, 1000), EXIT_USAGE)
-    except click.exceptions.Abort:
+    except (KeyboardInterrupt, typer.Abort):
         _fail("interrupted; answers so far are journaled, continue with: evalkit resume latest", EXIT_INTERRUPTED)
-    except KeyboardInterrupt:
-        _fail("interrupted; answers so far are journaled, continue with: evalkit resume latest", EXIT_INTERRUPTED)
-    except click.ClickException as error:
-        _fail(f"{one_line(error.format_message().__str__() and error)}. See: evalkit --help", EXIT_USAGE)
+    except UsageError as error:
+        _fail(f"{error.format_message().rstrip('.')} See: evalkit --help", EXIT_USAGE)
     sys.exit(status if isinstance(status, int) else 0)
 
 

@@ -55,7 +55,9 @@ def run(
     truncate: Annotated[
         bool, typer.Option("--truncate", help="Keep the end of prompts that are longer than the context.")
     ] = False,
-    seed: Annotated[int | None, typer.Option(metavar="N", help="Seed of few-shot draws and sampling [default: 1234]")] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", help="Seed of few-shot draws and sampling [default: 1234]")
+    ] = None,
     data_dir: Annotated[
         Path | None, typer.Option(metavar="D", help="Mirror of data sets [default: EVALKIT_DATA_DIR, else the hub]")
     ] = None,

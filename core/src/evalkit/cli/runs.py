@@ -27,7 +27,9 @@ def add(app: typer.Typer) -> None:
 
 
 def runs(
-    folder: Annotated[Path | None, typer.Argument(help="Where to look [default: EVALKIT_RUNS_DIR, else ./runs]")] = None,
+    folder: Annotated[
+        Path | None, typer.Argument(help="Where to look [default: EVALKIT_RUNS_DIR, else ./runs]")
+    ] = None,
     as_json: bool = JSON,
 ) -> None:
     """List runs, oldest first."""

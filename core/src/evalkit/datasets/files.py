@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from evalkit.hooks import hookimpl
-
 from evalkit.datasets import DatasetSpec
 from evalkit.errors import DataError, DatasetNotFoundError, MissingDependencyError, one_line
+from evalkit.hooks import hookimpl
 
 Doc = dict[str, Any]
 SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet")

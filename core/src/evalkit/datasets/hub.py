@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from evalkit.hooks import hookimpl
-
 from evalkit.datasets import DatasetSpec
 from evalkit.errors import DatasetNotFoundError, one_line
-
+from evalkit.hooks import hookimpl
 
 
 @hookimpl(trylast=True)

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from evalkit.hooks import hookimpl
-
 from evalkit.datasets import DatasetSpec
 from evalkit.datasets.files import SUFFIXES, read_file
 from evalkit.errors import DatasetNotFoundError
-
+from evalkit.hooks import hookimpl
 
 
 @hookimpl

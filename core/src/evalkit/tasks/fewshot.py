@@ -44,10 +44,14 @@ class Drawer:
         """The `n` examples of `doc`. Raises ConfigError where the pool is too small."""
         if n == 0:
             return []
-        candidates = [d for d in self.pool if d != doc] if self.may_hold_doc and self.sampler == "first_n" else self.pool
+        candidates = (
+            [d for d in self.pool if d != doc] if self.may_hold_doc and self.sampler == "first_n" else self.pool
+        )
         needed = n + 1 if self.may_hold_doc and self.sampler == "random" else n
         if len(candidates) < needed:
-            raise ConfigError(f"{n} few-shot examples asked for, but the pool holds {len(self.pool)}. Use --num-fewshot")
+            raise ConfigError(
+                f"{n} few-shot examples asked for, but the pool holds {len(self.pool)}. Use --num-fewshot"
+            )
         return candidates[:n] if self.sampler == "first_n" else self._sample(doc, n)
 
     def _sample(self, doc: Doc, n: int) -> list[Doc]:

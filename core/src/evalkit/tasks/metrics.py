@@ -13,9 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evalkit.hooks import hookimpl
-
 from evalkit.tasks.scored import ScoredChoice, ScoredGeneration, ScoredPage, ScoredTarget
-
 
 
 def mean(values: Sequence[float]) -> float:
@@ -34,7 +32,7 @@ def mean_stderr(values: Sequence[float]) -> float | None:
 
 def no_stderr(values: Sequence[Any]) -> None:
     """For aggregates whose standard error has no closed form."""
-    return None
+    return
 
 
 @dataclass(frozen=True, slots=True)

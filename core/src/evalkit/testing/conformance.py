@@ -1,10 +1,10 @@
 """The conformance suite: subclass it, give it a session, and pytest checks the whole contract.
 
-    class TestMyEngine(SessionConformance):
-        @pytest.fixture(scope="class")
-        def session(self):
-            with MyEngine().build(Model(path=...)) as session:
-                yield session
+class TestMyEngine(SessionConformance):
+    @pytest.fixture(scope="class")
+    def session(self):
+        with MyEngine().build(Model(path=...)) as session:
+            yield session
 """
 
 from __future__ import annotations

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
+
 from evalkit.errors import OutOfMemoryError
 from evalkit.requests import FinishReason, GenerationOutput, GenerationRequest, Timing, TokenLogprob, Usage
 from evalkit.scoring import StopWatch, cut_at_stops, plan_batches, run_with_backoff
 from evalkit.sessions import DecodeRequest
-from torch import Tensor
-
 from evalkit_transformers.memory import memory_errors
 from evalkit_transformers.sampling import next_token
 from evalkit_transformers.steps import make_steps
@@ -190,7 +190,7 @@ def beam_search(session: TransformersSession, item: DecodeRequest) -> Generation
         "pad_token_id": min(session.tokenizer.eos_token_ids, default=0),
     }
     if request.stop:
-        options |= {"stop_strings": list(request.stop), "tokenizer": session.tokenizer.hf}
+        options |= {"stop_strings": list(request.stop), "tokenizer": session.hf_tokenizer}
     with torch.inference_mode(), memory_errors(session.device):
         sequences = session.model.generate(input_ids=ids, attention_mask=mask, **options).tolist()
     session.count_computed(ids.numel() + sum(map(len, sequences)) * request.num_beams)

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 import transformers
+
 from evalkit.errors import MissingDependencyError, ModelError, ModelNotFoundError, one_line
 from evalkit.model import Model
-
 from evalkit_transformers.engine import Transformers
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-from evalkit.requests import GenerationRequest
 from torch import Tensor
+
+from evalkit.requests import GenerationRequest
 
 
 def next_token(logits: Tensor, request: GenerationRequest, generator: torch.Generator | None) -> int:

@@ -9,13 +9,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from evalkit.model import Model
 from evalkit.requests import GenerationOutput
 from evalkit.scoring import ScoredTokens, Span
 from evalkit.sessions import DecodeRequest, TokenSession
 from evalkit.tokenizers import load_tokenizer
-from torch import Tensor
-
 from evalkit_transformers import decode
 from evalkit_transformers.engine import Transformers
 from evalkit_transformers.head import SelectiveHead, token_logprobs
@@ -34,6 +34,7 @@ class TransformersSession(TokenSession):
             trust_remote_code=engine.trust_remote_code,
             eos_token_ids=_as_list(generation.eos_token_id if generation else None),
         )
+        self.hf_tokenizer: Any = tokenizer.hf
         self.device: torch.device = self.model.device
         super().__init__(
             tokenizer,

@@ -1,0 +1,138 @@
+"""Every developer command: `python3 noxfile.py -s NAME`. Needs only Python 3.11+ and pip.
+
+quickstart  evaluate the embedded model on the starter suite
+lint        ruff, and mypy on every package
+tests       the core, light plugins, documents and whole commands
+engines     each engine in an environment of its own
+parity      scores against lm-evaluation-harness, each in its own environment
+bench       speed; nothing here can fail a test
+docs        build the documentation
+dev         an environment to work in, .venv
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+BOOTSTRAP = ROOT / ".nox" / "bootstrap"
+
+try:
+    import nox
+except ModuleNotFoundError:
+    if not (BOOTSTRAP / "nox").is_dir():
+        print("Installing nox into .nox/bootstrap (once) ...", flush=True)
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*command, "--target", str(BOOTSTRAP), "nox>=2025.5"], check=True)
+    sys.path.insert(0, str(BOOTSTRAP))
+    import nox
+
+nox.needs_version = ">=2025.5"
+nox.options.sessions = ["lint", "tests"]
+nox.options.reuse_existing_virtualenvs = True
+# Without a terminal nox would hide how long an installation takes.
+PIP = ("--quiet", "--disable-pip-version-check")
+# The plain wheel for this version is the CPU build where tests run; looser pins may pull gigabytes of CUDA.
+TORCH = "torch==2.13.0"
+LM_EVAL = "lm-eval==0.4.13"
+LIGHT_PLUGINS = ("evalkit-smollm2", "evalkit-tasks-starter", "evalkit-tasks-commonsense")
+ENGINES = {"transformers": (TORCH, "accelerate>=1.10", "peft>=0.17")}
+MIRROR = ROOT.parent / "shared" / "hub"
+
+
+def install(session: nox.Session, *plugins: str, extras: str = "testing", needs: tuple[str, ...] = ()) -> None:
+    """Install the core and plugins in editable mode, heavy wheels first."""
+    if needs:
+        session.install(*PIP, *needs)
+    editable = [word for name in plugins for word in ("-e", str(ROOT / "plugins" / name))]
+    session.install(*PIP, "-e", f"{ROOT / 'core'}[{extras}]", *editable)
+
+
+def mirror() -> list[str]:
+    """The pytest option for the mirror of data sets, where one lies beside the project."""
+    return ["--data-dir", str(MIRROR)] if MIRROR.is_dir() else []
+
+
+@nox.session
+def quickstart(session: nox.Session) -> None:
+    """Evaluate the embedded model on the starter suite."""
+    install(session, "evalkit-transformers", *LIGHT_PLUGINS, extras="testing", needs=(TORCH,))
+    words = session.posargs or ["starter", "--limit", "50"]
+    session.run("evalkit", "run", *words, "--engine", "transformers", "--model", "smollm2-135m")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and types."""
+    session.install(*PIP, *nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "lint"))
+    install(session, *LIGHT_PLUGINS)
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    for source in sorted(ROOT.glob("core/src/*")) + sorted(ROOT.glob("plugins/*/src/*")):
+        session.run("mypy", str(source), silent=True)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run all tests that need no heavy wheel."""
+    session.install(*PIP, *nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "test", "docs"))
+    install(session, *LIGHT_PLUGINS)
+    folders = ["core/tests", "tests", *(f"plugins/{name}/tests" for name in LIGHT_PLUGINS)]
+    session.run("pytest", *(session.posargs or folders), *mirror())
+
+
+@nox.session
+@nox.parametrize("engine", sorted(ENGINES))
+def engines(session: nox.Session, engine: str) -> None:
+    """Run an engine's tests on real models in an environment of its own."""
+    install(session, f"evalkit-{engine}", *LIGHT_PLUGINS, needs=ENGINES[engine])
+    folders = [f"plugins/evalkit-{engine}/tests", "plugins/evalkit-smollm2/tests"]
+    session.run("pytest", *(session.posargs or folders), *mirror())
+
+
+@nox.session
+def parity(session: nox.Session) -> None:
+    """Compare requests, log-probabilities and metrics with lm-evaluation-harness."""
+    install(session, "evalkit-transformers", *LIGHT_PLUGINS, needs=(TORCH,))
+    harness = ROOT / ".nox" / "lm-eval"
+    if not (harness / "ready").is_file():
+        session.run(sys.executable, "-m", "venv", str(harness), external=True)
+        pip = [str(harness / "bin" / "python"), "-m", "pip", "install", *PIP]
+        session.run(*pip, TORCH, external=True)
+        session.run(*pip, LM_EVAL, "transformers>=5.0", "accelerate>=1.10", external=True)
+        (harness / "ready").touch()
+    session.run("pytest", "tests/parity", "--harness", str(harness / "bin" / "python"), *mirror(), *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure start-up and speed."""
+    install(session, "evalkit-transformers", *LIGHT_PLUGINS, needs=(TORCH,))
+    session.run("python", "-m", "pytest", "--version", silent=True)
+    for script in sorted((ROOT / "tests" / "benchmarks").glob("bench_*.py")):
+        session.run("python", str(script), *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation; warnings are errors."""
+    session.install(*PIP, *nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "docs"))
+    session.run("mkdocs", "build", "--strict", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def dev(session: nox.Session) -> None:
+    """Make .venv with everything installed in editable mode."""
+    python = ROOT / ".venv" / "bin" / "python"
+    session.run(sys.executable, "-m", "venv", ".venv", external=True)
+    groups = nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "lint", "test", "docs")
+    editable = [word for path in sorted(ROOT.glob("plugins/*")) for word in ("-e", str(path))]
+    for packages in ((TORCH,), groups, ("-e", f"{ROOT / 'core'}[testing]", *editable)):
+        session.run(str(python), "-m", "pip", "install", *PIP, *packages, external=True)
+    session.log("activate it with: source .venv/bin/activate")
+
+
+if __name__ == "__main__":
+    nox.main()
