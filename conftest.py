@@ -7,6 +7,7 @@ import pytest
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add `--data-dir`, the mirror of data sets that tests against real documents read."""
+    parser.addoption("--harness", default=None, help="a Python that has lm-evaluation-harness")
     parser.addoption("--data-dir", default=None, help="mirror of data sets: <hub id>/<config>/<split>.jsonl")
 
 

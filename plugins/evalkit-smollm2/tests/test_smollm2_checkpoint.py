@@ -87,9 +87,7 @@ def test_weights_are_transformers_own(smollm2: Path) -> None:
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("accelerate", reason="transformers reads GGUF with accelerate")
     source = Path(gguf.gguf_file())
-    model = transformers.AutoModelForCausalLM.from_pretrained(
-        source.parent, gguf_file=source.name, dtype=torch.float32
-    )
+    model = transformers.AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
     ours, theirs = load_file(smollm2 / "model.safetensors"), model.state_dict()
     assert theirs.keys() - ours.keys() == {"lm_head.weight"}
     for name, values in ours.items():
@@ -173,15 +171,11 @@ def test_wheel_without_the_model_is_refused(empty_cache: Path, monkeypatch: pyte
     assert _files(empty_cache) == []
 
 
-def test_without_network_the_error_says_what_to_install(
-    empty_cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_network_the_error_says_what_to_install(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The message is one line: pip's own last words, then the command that helps."""
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(empty_cache))
-    with pytest.raises(
-        ModelNotFoundError, match=r"^model 'smollm2-135m' .*\(.*\)\. Install it with: pip"
-    ) as info:
+    with pytest.raises(ModelNotFoundError, match=r"^model 'smollm2-135m' .*\(.*\)\. Install it with: pip") as info:
         gguf.gguf_file()
     assert "\n" not in str(info.value)
     assert _files(empty_cache) == []

@@ -56,7 +56,8 @@ def main() -> NoReturn:
     except (KeyboardInterrupt, typer.Abort):
         _fail("interrupted; answers so far are journaled, continue with: evalkit resume latest", EXIT_INTERRUPTED)
     except UsageError as error:
-        _fail(f"{error.format_message().rstrip('.')} See: evalkit --help", EXIT_USAGE)
+        text = error.format_message()
+        _fail(f"{text}{'' if text.endswith(('.', '?')) else '.'} See: evalkit --help", EXIT_USAGE)
     sys.exit(status if isinstance(status, int) else 0)
 
 

@@ -1,4 +1,4 @@
-"""OpenBookQA: science questions that join a textbook fact and common knowledge. (Mihaylov et al. 2018, arXiv:1809.02789)
+"""OpenBookQA: textbook facts joined with common knowledge. (Mihaylov et al. 2018, arXiv:1809.02789)
 
 Equal to `openbookqa` 1.0 of lm-evaluation-harness 0.4.13: the prompt is the bare beginning of a sentence, without
 the fact.

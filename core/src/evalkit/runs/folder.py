@@ -1,0 +1,182 @@
+"""The run folder: created whole or not at all, one writer at a time, files replaced atomically."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import time
+from contextlib import contextmanager
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from filelock import FileLock, Timeout
+
+from evalkit.errors import DiskFullError, RunError, RunLockedError, RunNotFoundError
+
+MANIFEST, JOURNAL, RESULTS, LOCK = "run.json", "journal.sqlite", "results.json", "run.lock"
+NEEDED_BYTES = 32 * 1024 * 1024
+FORMAT = 1
+
+
+class RunFolder:
+    """Paths and files of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = FileLock(path / LOCK)
+        self._parts: dict[str, IO[str]] = {}
+
+    @property
+    def journal_path(self) -> Path:
+        """Where the answers are."""
+        return self.path / JOURNAL
+
+    @classmethod
+    def create(cls, path: Path, manifest: dict[str, Any]) -> RunFolder:
+        """A new run folder at `path`, locked. Raises RunError where something is there, DiskFullError."""
+        check_disk(path)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            if (path / MANIFEST).is_file():
+                raise RunError(f"{path} already holds a run. Complete it with: evalkit resume {path}, or choose another --output")
+            raise RunError(f"{path} is not empty. Choose another --output")
+        with disk_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
+        folder = cls(path)
+        folder.lock()
+        folder.write_json(MANIFEST, {"format": FORMAT, **manifest})
+        return folder
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """An existing run folder. Raises RunNotFoundError."""
+        if not (path / MANIFEST).is_file():
+            raise RunNotFoundError(f"no run at {path}. See: evalkit runs")
+        return cls(path)
+
+    def lock(self) -> None:
+        """Become the folder's one writer. Raises RunLockedError; a killed process holds no lock."""
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise RunLockedError(f"another process is writing to {self.path}. Wait for it, or stop it first") from error
+
+    @property
+    def locked(self) -> bool:
+        """Whether some process writes to it now."""
+        if self._lock.is_locked:
+            return True
+        try:
+            with FileLock(self.path / LOCK).acquire(timeout=0):
+                return False
+        except Timeout:
+            return True
+
+    def release(self) -> None:
+        """Close open files and give up the lock."""
+        for part in self._parts.values():
+            part.close()
+        self._parts.clear()
+        self._lock.release()
+
+    def remove(self) -> None:
+        """Delete the folder: nothing of value was written to it."""
+        self.release()
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def manifest(self) -> dict[str, Any]:
+        """What run.json says. Raises RunError where it is damaged."""
+        manifest = self.read_json(MANIFEST)
+        if manifest.get("format") != FORMAT:
+            raise RunError(f"{self.path} has format {manifest.get('format')}, this evalkit reads {FORMAT}. Upgrade evalkit")
+        return manifest
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """The object in a JSON file. Raises RunError where it is missing or damaged."""
+        try:
+            value: dict[str, Any] = json.loads((self.path / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunError(f"{self.path / name} is damaged ({error}). Start the run again") from error
+        return value
+
+    def update_manifest(self, **fields: Any) -> None:
+        """Replace fields of run.json."""
+        self.write_json(MANIFEST, {**self.manifest(), **fields})
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Replace a JSON file; readers see the old one or the new one."""
+        part = self.path / f"{name}.part"
+        with disk_errors(self.path):
+            part.write_text(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+            os.replace(part, self.path / name)
+
+    def append_line(self, name: str, text: str) -> None:
+        """Add a line to a file that appears once `commit` is called."""
+        with disk_errors(self.path):
+            if name not in self._parts:
+                self._parts[name] = (self.path / f"{name}.part").open("w", encoding="utf-8", newline="\n")
+            self._parts[name].write(text + "\n")
+
+    def commit(self) -> None:
+        """Make the files of `append_line` appear under their names."""
+        with disk_errors(self.path):
+            for name, part in self._parts.items():
+                part.close()
+                os.replace(part.name, self.path / name)
+        self._parts.clear()
+
+
+def default_path(label: str, root: Path | None = None) -> Path:
+    """A folder name that is not taken: `runs/<time>-<label>`; EVALKIT_RUNS_DIR moves `runs`."""
+    root = root or runs_root()
+    clean = "".join(c if c.isalnum() or c in "-_." else "-" for c in label)[:80]
+    base = f"{time.strftime('%Y%m%d-%H%M%S')}-{clean}"
+    names = (base if number == 1 else f"{base}-{number}" for number in range(1, 10_000))
+    return next(root / name for name in names if not (root / name).exists())
+
+
+def runs_root() -> Path:
+    """Where runs go by default: EVALKIT_RUNS_DIR, else ./runs."""
+    return Path(os.environ.get("EVALKIT_RUNS_DIR", "runs"))
+
+
+def find_run(name: str) -> Path:
+    """The run folder that `name` means: a path, a name under the runs folder, or "latest"."""
+    if name == "latest":
+        found = list_runs(runs_root())
+        if not found:
+            raise RunNotFoundError(f"no runs in {runs_root()}. Start one with: evalkit run TASK ...")
+        return found[-1]
+    for path in (Path(name), runs_root() / name):
+        if (path / MANIFEST).is_file():
+            return path
+    raise RunNotFoundError(f"no run {name!r} here or in {runs_root()}. See: evalkit runs")
+
+
+def list_runs(root: Path) -> list[Path]:
+    """Run folders below `root` (or `root` itself), oldest first."""
+    return sorted((path.parent for path in root.glob(f"**/{MANIFEST}")), key=lambda p: (p / MANIFEST).stat().st_ctime)
+
+
+def check_disk(path: Path) -> None:
+    """Raise DiskFullError where a new run would not have room for its first answers."""
+    parent = path.absolute()
+    while not parent.exists():
+        parent = parent.parent
+    if shutil.disk_usage(parent).free < NEEDED_BYTES:
+        raise DiskFullError(f"less than {NEEDED_BYTES // 2**20} MiB free for {path}. Free some space, or choose another --output")
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn a full or read-only disk into an error that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise DiskFullError(
+                f"no disk space left for {path}. Everything journaled is safe: free some space, then: evalkit resume {path}"
+            ) from error
+        raise RunError(f"{path} cannot be written ({error.strerror}). Choose another --output") from error

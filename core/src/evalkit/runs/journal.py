@@ -1,0 +1,225 @@
+"""The journal: every answer, written the moment it arrives, in one SQLite file.
+
+A record is one transaction of its own: killing the process loses nothing that was written. Each carries a
+checksum, and its key is a hash of the request, so that a changed request is asked again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import sqlite3
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from evalkit.errors import DiskFullError, RunError, one_line
+from evalkit.requests import (
+    GenerationOutput,
+    GenerationRequest,
+    LoglikelihoodOutput,
+    LoglikelihoodRequest,
+    Output,
+    Request,
+    RollingLoglikelihoodOutput,
+    TokenCounts,
+)
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS outputs (key TEXT PRIMARY KEY, kind TEXT, output TEXT, failed INTEGER, checksum INTEGER);
+CREATE TABLE IF NOT EXISTS attempts (
+    number INTEGER PRIMARY KEY, requested INTEGER, unique_tokens INTEGER, computed INTEGER, load REAL, inference REAL);
+"""
+KINDS: dict[str, type[Output]] = {
+    "generation": GenerationOutput,
+    "loglikelihood": LoglikelihoodOutput,
+    "rolling": RollingLoglikelihoodOutput,
+}
+
+
+def kind_of(request: Request) -> str:
+    """The request's kind, a key of KINDS."""
+    if isinstance(request, GenerationRequest):
+        return "generation"
+    return "loglikelihood" if isinstance(request, LoglikelihoodRequest) else "rolling"
+
+
+def request_key(request: Request) -> str:
+    """Hash of a request's kind and every field."""
+    # A scoring request is two short strings: building a dict of its fields would dominate the hashing.
+    fields = [getattr(request, field.name) for field in dataclasses.fields(request)]
+    text = json.dumps([kind_of(request), *fields], sort_keys=True, default=list)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Journal:
+    """Outputs by request key. One writer at a time; the run folder's lock sees to that."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.damaged = 0
+        """Records that could not be read and will be asked again."""
+        self._db = self._open()
+        with self._guard():
+            self.attempt: int = self._db.execute("SELECT COALESCE(MAX(number), 0) + 1 FROM attempts").fetchone()[0]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def put(self, key: str, output: Output, counts: TokenCounts | None = None) -> None:
+        """Write one output, and with it what this attempt has cost so far."""
+        kind = next(name for name, cls in KINDS.items() if isinstance(output, cls))
+        text = json.dumps(dataclasses.asdict(output))
+        row = (key, kind, text, output.error is not None, _checksum(key, text))
+        with self._guard(), self._db:
+            self._db.execute("BEGIN")
+            self._db.execute("INSERT OR REPLACE INTO outputs VALUES (?, ?, ?, ?, ?)", row)
+            if counts is not None:
+                self._write_counts(counts)
+
+    def finish_attempt(self, counts: TokenCounts | None, load: float, inference: float) -> None:
+        """Write what this attempt has cost: tokens and seconds."""
+        with self._guard(), self._db:
+            self._db.execute("BEGIN")
+            self._write_counts(counts or TokenCounts())
+            self._db.execute(
+                "UPDATE attempts SET load = ?, inference = ? WHERE number = ?", (load, inference, self.attempt)
+            )
+
+    def outputs(self) -> dict[str, Output]:
+        """Every good output by key. Damaged and failed ones are left out, and so asked again."""
+        found: dict[str, Output] = {}
+        bad: list[int] = []
+        with self._guard():
+            rows = self._db.execute("SELECT rowid, key, kind, output, failed, checksum FROM outputs").fetchall()
+        for rowid, key, kind, text, failed, checksum in rows:
+            if _checksum(key, text) != checksum or kind not in KINDS:
+                bad.append(rowid)
+            elif not failed:
+                found[key] = _adapter(kind).validate_python(json.loads(text))
+        self.damaged += len(bad)
+        with self._guard():
+            self._db.executemany("DELETE FROM outputs WHERE rowid = ?", [(rowid,) for rowid in bad])
+        return found
+
+    def __len__(self) -> int:
+        with self._guard():
+            count: int = self._db.execute("SELECT COUNT(*) FROM outputs WHERE NOT failed").fetchone()[0]
+        return count
+
+    def costs(self) -> tuple[TokenCounts | None, float, float]:
+        """Tokens (None where no attempt counted), seconds of loading and of inference, over all attempts."""
+        query = "SELECT SUM(requested), SUM(unique_tokens), SUM(computed), SUM(load), SUM(inference) FROM attempts"
+        with self._guard():
+            requested, unique, computed, load, inference = self._db.execute(query).fetchone()
+        counts = TokenCounts(requested or 0, unique or 0, computed or 0)
+        return (counts if counts.requested else None), load or 0.0, inference or 0.0
+
+    def close(self) -> None:
+        """Close the file; may be called more than once."""
+        self._db.close()
+
+    def _write_counts(self, counts: TokenCounts) -> None:
+        self._db.execute(
+            "INSERT INTO attempts (number, requested, unique_tokens, computed) VALUES (?, ?, ?, ?) "
+            "ON CONFLICT (number) DO UPDATE SET requested = excluded.requested, "
+            "unique_tokens = excluded.unique_tokens, computed = excluded.computed",
+            (self.attempt, counts.requested, counts.unique, counts.computed),
+        )
+
+    def _open(self) -> sqlite3.Connection:
+        try:
+            return _connect(self.path)
+        except sqlite3.DatabaseError as error:
+            if not self.path.exists() or isinstance(error, sqlite3.OperationalError):
+                raise _as_run_error(error, self.path) from error
+        return self._salvage()
+
+    def _salvage(self) -> sqlite3.Connection:
+        """Move a damaged file aside and keep every record of it that can still be read."""
+        aside = self.path.with_name(f"{self.path.name}.damaged")
+        rows = list(_readable_rows(self.path))
+        os.replace(self.path, aside)
+        for suffix in ("-wal", "-shm"):
+            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+        db = _connect(self.path)
+        db.executemany("INSERT OR IGNORE INTO outputs VALUES (?, ?, ?, ?, ?)", rows)
+        self.damaged += 1
+        return db
+
+    @contextmanager
+    def _guard(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise _as_run_error(error, self.path) from error
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, isolation_level=None)
+    # Damaged text must reach the checksum instead of stopping the query.
+    db.text_factory = lambda data: data.decode("utf-8", "replace")
+    try:
+        # WAL makes a commit one append; NORMAL survives a killed process without a disk flush for every record.
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = NORMAL")
+        db.executescript(SCHEMA)
+        verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+    except sqlite3.Error:
+        db.close()
+        raise
+    if verdict != "ok":
+        db.close()
+        raise sqlite3.DatabaseError(verdict)
+    return db
+
+
+def _readable_rows(path: Path) -> Iterator[tuple[Any, ...]]:
+    with suppress(sqlite3.DatabaseError):
+        db = sqlite3.connect(path)
+        cursor = db.execute("SELECT key, kind, output, failed, checksum FROM outputs NOT INDEXED")
+        while (row := cursor.fetchone()) is not None:
+            yield row
+
+
+def _as_run_error(error: sqlite3.Error, path: Path) -> RunError:
+    if "full" in str(error):
+        return DiskFullError(
+            f"no disk space left for {path}. Everything written so far is safe: free some space, then: "
+            f"evalkit resume {path.parent}"
+        )
+    return RunError(f"journal {path} cannot be used ({one_line(error)}). Check the disk and its permissions")
+
+
+def _checksum(key: str, text: str) -> int:
+    return zlib.crc32(f"{key}\n{text}".encode())
+
+
+@functools.cache
+def _adapter(kind: str) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(KINDS[kind])
+
+
+def count_answers(path: Path) -> int:
+    """Answers in a journal that another process may be writing to; 0 where it cannot be read."""
+    if not path.is_file():
+        return 0
+    with suppress(sqlite3.Error):
+        db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        try:
+            count: int = db.execute("SELECT COUNT(*) FROM outputs WHERE NOT failed").fetchone()[0]
+            return count
+        finally:
+            db.close()
+    return 0

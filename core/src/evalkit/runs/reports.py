@@ -1,0 +1,46 @@
+"""Write results.json and samples_<task>.jsonl, readable by tools made for lm-evaluation-harness."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from evalkit.hooks import hookimpl
+from evalkit.results import RunResult, Sample
+from evalkit.runs.context import RunContext
+from evalkit.runs.folder import RESULTS
+
+
+@hookimpl
+def sample_scored(run: RunContext, sample: Sample) -> None:
+    """Add the sample to its task's file."""
+    row = json.dumps(sample.to_dict(), ensure_ascii=False, default=str)
+    run.folder.append_line(f"samples_{sample.task}.jsonl", row)
+
+
+@hookimpl
+def run_finished(run: RunContext, result: RunResult) -> None:
+    """Write the results, and let the sample files appear."""
+    run.folder.commit()
+    run.folder.write_json(RESULTS, results_document(run, result))
+
+
+def results_document(run: RunContext, result: RunResult) -> dict[str, Any]:
+    """The content of results.json: what `--json` prints, and the harness's own keys beside it."""
+    model_args = [f"pretrained={run.spec.model}", *(f"{k}={v}" for k, v in run.spec.model_args.items())]
+    return {
+        **result.to_dict(),
+        **result.details,
+        "versions": {name: task.version for name, task in run.tasks.items()},
+        "n-shot": dict(run.shots),
+        "warnings": list(result.warnings),
+        "config": {
+            "model": run.spec.engine,
+            "model_args": ",".join(model_args),
+            "batch_size": run.spec.batch_size,
+            "limit": run.spec.limit,
+            "fewshot_seed": run.spec.seed,
+        },
+        "model_name": run.spec.model,
+        "engine": dict(run.engine),
+    }

@@ -1,0 +1,98 @@
+"""From outputs to samples, from samples to numbers, from tasks to groups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from evalkit.requests import Output
+from evalkit.results import Sample
+from evalkit.runs.plan import Asked, Plan, PlannedTask
+from evalkit.tasks.groups import pooled_stderr, weighted_mean
+from evalkit.tasks.scored import ScoredChoice, ScoredGeneration
+
+NO_STDERR = "N/A"
+
+
+def samples(
+    planned: PlannedTask, requests: Sequence[tuple[Asked, ...]], outputs: Mapping[str, Output]
+) -> Iterator[Sample]:
+    """One sample a document and filter, in document order. A document with a failed request has no values."""
+    task = planned.task
+    for item, asked in zip(planned.docs, requests, strict=True):
+        answers = tuple(outputs[key] for key, _ in asked)
+        questions = tuple(request for _, request in asked)
+        shared = (task.name, item.doc_id, item.doc, task.target(item.doc), questions, answers)
+        error = next((answer.error for answer in answers if answer.error), None)
+        if error is not None:
+            yield Sample(*shared, filter="none", filtered=None, values={}, error=error)
+            continue
+        for name, scored in task.scored(item.doc, answers, planned.metrics).items():
+            values = {metric.name: metric.score(scored) for metric in planned.metrics}
+            yield Sample(*shared, filter=name, filtered=_filtered(scored), values=values)
+
+
+def _filtered(scored: Any) -> Any:
+    if isinstance(scored, ScoredChoice):
+        return list(scored.logprobs)
+    return [scored.text] if isinstance(scored, ScoredGeneration) else [scored.logprob]
+
+
+@dataclass(slots=True)
+class Tally:
+    """Collects a task's values and makes its row of results."""
+
+    planned: PlannedTask
+    values: dict[tuple[str, str], list[Any]] = field(default_factory=dict)
+    failed: int = 0
+    notes: dict[str, int] = field(default_factory=dict)
+
+    def add(self, sample: Sample) -> None:
+        """Count one sample."""
+        if sample.error is not None:
+            self.failed += 1
+        for note in sample.notes:
+            # "truncated: 2311 tokens, ..." differs from sample to sample; the summary counts the kind.
+            kind = note.partition(":")[0]
+            self.notes[kind] = self.notes.get(kind, 0) + 1
+        for name, value in sample.values.items():
+            self.values.setdefault((name, sample.filter), []).append(value)
+
+    def row(self) -> dict[str, Any]:
+        """Each metric and its standard error under lm-evaluation-harness's keys."""
+        row: dict[str, Any] = {}
+        metrics = {metric.name: metric for metric in self.planned.metrics}
+        for (name, filter_name), values in self.values.items():
+            error = metrics[name].stderr(values)
+            row[f"{name},{filter_name}"] = metrics[name].aggregate(values)
+            row[f"{name}_stderr,{filter_name}"] = NO_STDERR if error is None else error
+        return row
+
+
+def group_rows(plan: Plan, rows: Mapping[str, Mapping[str, Any]], sizes: Mapping[str, int]) -> dict[str, dict[str, Any]]:
+    """A row for each group that names metrics: leaf tasks weighted by their documents."""
+    found = {}
+    for name, (group, leaves) in plan.groups.items():
+        row: dict[str, Any] = {}
+        for key in _group_keys(group.metrics, [rows[leaf] for leaf in leaves]):
+            with_key = [leaf for leaf in leaves if key in rows[leaf]]
+            counts = [sizes[leaf] for leaf in with_key]
+            row[key] = weighted_mean([rows[leaf][key] for leaf in with_key], counts)
+            errors = [rows[leaf][_stderr_key(key)] for leaf in with_key]
+            known = [error for error in errors if error != NO_STDERR]
+            pooled = pooled_stderr(known, counts) if len(known) == len(errors) else None
+            row[_stderr_key(key)] = NO_STDERR if pooled is None else pooled
+        if row:
+            found[name] = row
+    return found
+
+
+def _group_keys(metrics: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    keys = dict.fromkeys(key for row in rows for key in row)
+    return [key for key in keys if key.partition(",")[0] in metrics]
+
+
+def _stderr_key(key: str) -> str:
+    name, _, filter_name = key.partition(",")
+    return f"{name}_stderr,{filter_name}"

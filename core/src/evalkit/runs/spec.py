@@ -1,0 +1,69 @@
+"""RunSpec: everything that `evalkit run` is told, from the command line, a YAML file or Python."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from evalkit.errors import ConfigError, did_you_mean, one_line
+from evalkit.tasks.fewshot import DEFAULT_SEED
+
+
+class RunSpec(BaseModel):
+    """The fields of a run; a YAML file holds the same ones."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tasks: Annotated[list[str], Field(min_length=1)]
+    engine: str
+    model: str
+    engine_args: dict[str, Any] = {}
+    model_args: dict[str, Any] = {}
+    num_fewshot: Annotated[int, Field(ge=0)] | None = None
+    limit: Annotated[int, Field(ge=1)] | None = None
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    apply_chat_template: bool = False
+    truncate: bool = False
+    seed: int = DEFAULT_SEED
+    data_dir: str | None = None
+    output: str | None = None
+
+    @property
+    def rows(self) -> int | None:
+        """Batch size in rows; None where the engine chooses."""
+        return None if self.batch_size == "auto" else self.batch_size
+
+
+def make_spec(values: dict[str, Any]) -> RunSpec:
+    """A RunSpec. Raises ConfigError that names the field at fault."""
+    unknown = sorted(set(values) - set(RunSpec.model_fields))
+    if unknown:
+        raise ConfigError(f"a run has no field {unknown[0]!r}.{did_you_mean(unknown[0], RunSpec.model_fields)}")
+    missing = [name for name in ("tasks", "engine", "model") if not values.get(name)]
+    if missing:
+        raise ConfigError(f"a run needs {' and '.join(missing)}. See: evalkit run --help")
+    try:
+        return RunSpec.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        raise ConfigError(f"field {name!r}: {first['msg']}, not {values.get(name)!r}. See: evalkit run --help") from error
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The fields in a YAML file. Raises ConfigError with the line at fault."""
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"config file {path} does not exist. Check --config") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"config file {path} cannot be read: {one_line(error)}. Mend it and run again") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"config file {path} holds no mapping. Write fields such as 'tasks: [hellaswag]'")
+    if isinstance(values.get("tasks"), str):
+        values["tasks"] = [values["tasks"]]
+    return {str(name).replace("-", "_"): value for name, value in values.items()}
