@@ -33,13 +33,13 @@ def main() -> None:
     model = HFLM(pretrained=sys.argv[1], dtype="float32", device="cpu", batch_size=16)
     for task, limit, shots in json.loads(sys.argv[3]):
         found = lm_eval.simple_evaluate(
-            model, tasks=[task], limit=limit, num_fewshot=shots, bootstrap_iters=0, log_samples=True
+            model, tasks=[task], limit=limit, num_fewshot=shots, bootstrap_iters=100, log_samples=True
         )
         rows = []
         for sample in found["samples"][task]:
             for index, response in enumerate(sample["filtered_resps"]):
-                arguments = sample["arguments"][f"gen_args_{index}"]
-                rows.append([arguments["arg_0"], arguments["arg_1"], float(response[0]), str(response[1]) == "True"])
+                context, continuation = sample["arguments"][index]
+                rows.append([context, continuation, float(response[0]), str(response[1]) == "True"])
         line = {"task": task, "shots": shots, "metrics": found["results"][task], "rows": rows}
         print("RESULT " + json.dumps(line, default=str), flush=True)
 

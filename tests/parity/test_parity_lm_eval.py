@@ -29,7 +29,7 @@ def theirs(harness: str, data_dir: str) -> dict[tuple[str, int], Any]:
 
     script = Path(__file__).with_name("harness_scores.py")
     command = [harness, str(script), hf_checkpoint(), data_dir, json.dumps(JOBS)]
-    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    lines = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
     found = [json.loads(line.removeprefix("RESULT ")) for line in lines if line.startswith("RESULT ")]
     return {(job["task"], job["shots"]): job for job in found}
 

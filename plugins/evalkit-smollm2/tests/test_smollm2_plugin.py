@@ -62,7 +62,8 @@ def test_unknown_format_is_a_usage_error() -> None:
     """The message lists the formats that there are."""
     result = _invoke("--format", "onnx")
     assert result.exit_code == 2
-    assert "'hf'" in result.output and "'gguf'" in result.output
+    assert "'hf'" in result.output
+    assert "'gguf'" in result.output
 
 
 def test_a_failed_preparation_reaches_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from evalkit.runs.plan import load_task, make_plan
 from evalkit.runs.spec import RunSpec
 from evalkit.tasks import MultipleChoice
 from evalkit.tasks.context import Context
-from evalkit.tasks.metrics import BUILT_IN
+from evalkit.tasks.metrics import Metric
 from evalkit_tasks_commonsense import plugin
 from evalkit_tasks_commonsense.arc import ARC_CHALLENGE, ARC_EASY
 from evalkit_tasks_commonsense.hellaswag import HELLASWAG
@@ -174,7 +174,7 @@ def test_a_sentence_without_blank_is_refused() -> None:
 
 def test_cb_f1_is_the_mean_over_three_classes() -> None:
     """A class that is never right counts as 0, and is counted."""
-    (f1,) = (metric for metric in BUILT_IN if metric.name == "f1")
+    f1 = next(metric for metric in CB.metrics if isinstance(metric, Metric))
     scored = []
     for label, predicted in [(0, 0), (0, 0), (1, 0), (2, 2)]:
         outputs = [LoglikelihoodOutput(logprob=float(choice == predicted)) for choice in range(3)]

@@ -65,7 +65,8 @@ def test_data_is_shipped_as_plain_utf8(name: str) -> None:
     """Every file lies inside the package, without byte order mark and with line feeds only."""
     data = _file(name).read_bytes()
     assert not data.startswith(b"\xef\xbb\xbf")
-    assert b"\r" not in data and data.endswith(b"\n")
+    assert b"\r" not in data
+    assert data.endswith(b"\n")
 
 
 @pytest.mark.parametrize(("name", "least"), [("questions", 200), ("arithmetic", 100), ("prose", 10)])
@@ -116,7 +117,8 @@ def test_arithmetic_shows_four_worked_examples() -> None:
     asked = _asked("starter_arithmetic")
     assert len(asked) == len(_docs("arithmetic"))
     request = asked[0][0]
-    assert isinstance(request, GenerationRequest) and request.prompt is not None
+    assert isinstance(request, GenerationRequest)
+    assert request.prompt is not None
     assert request.prompt.startswith(
         "Question: What is 5 + 6?\nAnswer: 5 plus 6 is 11. The answer is 11.\n\nQuestion: What is 18 - 9?\nAnswer:"
     )

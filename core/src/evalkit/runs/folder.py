@@ -7,8 +7,8 @@ import json
 import os
 import shutil
 import time
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -40,7 +40,9 @@ class RunFolder:
         check_disk(path)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             if (path / MANIFEST).is_file():
-                raise RunError(f"{path} already holds a run. Complete it with: evalkit resume {path}, or choose another --output")
+                raise RunError(
+                    f"{path} already holds a run. Complete it with: evalkit resume {path}, or choose another --output"
+                )
             raise RunError(f"{path} is not empty. Choose another --output")
         with disk_errors(path):
             path.mkdir(parents=True, exist_ok=True)
@@ -90,7 +92,9 @@ class RunFolder:
         """What run.json says. Raises RunError where it is damaged."""
         manifest = self.read_json(MANIFEST)
         if manifest.get("format") != FORMAT:
-            raise RunError(f"{self.path} has format {manifest.get('format')}, this evalkit reads {FORMAT}. Upgrade evalkit")
+            raise RunError(
+                f"{self.path} has format {manifest.get('format')}, this evalkit reads {FORMAT}. Upgrade evalkit"
+            )
         return manifest
 
     def read_json(self, name: str) -> dict[str, Any]:
@@ -110,7 +114,7 @@ class RunFolder:
         part = self.path / f"{name}.part"
         with disk_errors(self.path):
             part.write_text(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
-            os.replace(part, self.path / name)
+            part.replace(self.path / name)
 
     def append_line(self, name: str, text: str) -> None:
         """Add a line to a file that appears once `commit` is called."""
@@ -124,7 +128,7 @@ class RunFolder:
         with disk_errors(self.path):
             for name, part in self._parts.items():
                 part.close()
-                os.replace(part.name, self.path / name)
+                Path(part.name).replace(self.path / name)
         self._parts.clear()
 
 
@@ -166,7 +170,9 @@ def check_disk(path: Path) -> None:
     while not parent.exists():
         parent = parent.parent
     if shutil.disk_usage(parent).free < NEEDED_BYTES:
-        raise DiskFullError(f"less than {NEEDED_BYTES // 2**20} MiB free for {path}. Free some space, or choose another --output")
+        raise DiskFullError(
+            f"less than {NEEDED_BYTES // 2**20} MiB free for {path}. Free some space, or choose another --output"
+        )
 
 
 @contextmanager
@@ -177,6 +183,7 @@ def disk_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise DiskFullError(
-                f"no disk space left for {path}. Everything journaled is safe: free some space, then: evalkit resume {path}"
+                f"no disk space left for {path}. "
+                f"Everything journaled is safe: free some space, then: evalkit resume {path}"
             ) from error
         raise RunError(f"{path} cannot be written ({error.strerror}). Choose another --output") from error

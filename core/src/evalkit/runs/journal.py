@@ -10,7 +10,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import os
 import sqlite3
 import zlib
 from collections.abc import Iterator
@@ -148,7 +147,7 @@ class Journal:
         """Move a damaged file aside and keep every record of it that can still be read."""
         aside = self.path.with_name(f"{self.path.name}.damaged")
         rows = list(_readable_rows(self.path))
-        os.replace(self.path, aside)
+        self.path.replace(aside)
         for suffix in ("-wal", "-shm"):
             self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
         db = _connect(self.path)

@@ -97,7 +97,8 @@ def _expand(name: str, groups: dict[str, tuple[Group, tuple[str, ...]]], above: 
 
 def _plan_task(task: Task, spec: RunSpec) -> PlannedTask:
     docs = _documents(task, task.split, spec.data_dir)
-    number = task.fewshot.n if spec.num_fewshot is None else spec.num_fewshot
+    asked = task.fewshot.n if spec.num_fewshot is None else spec.num_fewshot
+    number = asked if task.takes_shots else 0
     chosen = docs[: spec.limit]
     drawn = _draw(task, chosen, number, spec) if number else [()] * len(chosen)
     items = (PlannedDoc(index, doc, shots) for index, (doc, shots) in enumerate(zip(chosen, drawn, strict=True)))
@@ -142,4 +143,3 @@ def _seeded(request: Request, seed: int, doc_id: int, index: int) -> Request:
     if isinstance(request, GenerationRequest) and request.is_sampled and request.seed is None:
         return replace(request, seed=(seed * 1_000_003 + doc_id * 1_009 + index) % 2**31)
     return request
-

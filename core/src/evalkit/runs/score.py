@@ -70,7 +70,9 @@ class Tally:
         return row
 
 
-def group_rows(plan: Plan, rows: Mapping[str, Mapping[str, Any]], sizes: Mapping[str, int]) -> dict[str, dict[str, Any]]:
+def group_rows(
+    plan: Plan, rows: Mapping[str, Mapping[str, Any]], sizes: Mapping[str, int]
+) -> dict[str, dict[str, Any]]:
     """A row for each group that names metrics: leaf tasks weighted by their documents."""
     found = {}
     for name, (group, leaves) in plan.groups.items():

@@ -49,7 +49,9 @@ def make_spec(values: dict[str, Any]) -> RunSpec:
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
-        raise ConfigError(f"field {name!r}: {first['msg']}, not {values.get(name)!r}. See: evalkit run --help") from error
+        raise ConfigError(
+            f"field {name!r}: {first['msg']}, not {values.get(name)!r}. See: evalkit run --help"
+        ) from error
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -66,10 +66,12 @@ def encode_pairs(tokenizer: Tokenizer, requests: Sequence[LoglikelihoodRequest])
         if request.context_ids is not None and request.continuation_ids is not None:
             given = tuple(request.context_ids) or (tokenizer.prefix_token_id,)
             encoded.append(EncodedPair(given, tuple(request.continuation_ids)))
-        elif context:
+        elif context and continuation:
             encoded.append(
                 split_pair(with_special[context], with_special[context + continuation], tokenizer.prefix_token_id)
             )
+        elif context:
+            encoded.append(EncodedPair(with_special[context] or (tokenizer.prefix_token_id,), ()))
         else:
             encoded.append(after_prefix(without[continuation], tokenizer.prefix_token_id))
     return encoded

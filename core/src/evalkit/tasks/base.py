@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from evalkit.datasets import DatasetSpec
 from evalkit.errors import DocumentError, one_line
@@ -24,6 +24,9 @@ class Task(ABC):
     Splits are named as the data set names them; the evaluated one is `test_split`, else `validation_split`.
     `prepare` computes fields that are merged into each document; `keep` leaves documents out.
     """
+
+    takes_shots: ClassVar[bool] = True
+    """Whether few-shot examples mean anything to this kind of task."""
 
     name: str
     dataset: DatasetSpec

@@ -12,10 +12,15 @@ ChatTemplate = Callable[[Sequence[Message]], str]
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """An example: its question, and its answer with the delimiter before it."""
+    """An example: its question, and its answer behind a delimiter."""
 
     question: str
+    delimiter: str
     answer: str
+
+    def render(self, end: str) -> str:
+        """The example as text. An empty answer has neither delimiter (lm-evaluation-harness)."""
+        return self.question + (self.delimiter + self.answer + end if self.answer else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +34,7 @@ class Context:
 
     def render(self, question: str) -> str:
         """The text the model continues. With a chat template, shots and question are one user message."""
-        shots = "".join(shot.question + shot.answer + self.delimiter for shot in self.shots)
+        shots = "".join(shot.render(self.delimiter) for shot in self.shots)
         if self.chat_template is None:
             return self.description + shots + question
         system = [{"role": "system", "content": self.description}] if self.description else []

@@ -44,24 +44,25 @@ class Drawer:
         """The `n` examples of `doc`. Raises ConfigError where the pool is too small."""
         if n == 0:
             return []
-        candidates = (
-            [d for d in self.pool if d != doc] if self.may_hold_doc and self.sampler == "first_n" else self.pool
-        )
-        needed = n + 1 if self.may_hold_doc and self.sampler == "random" else n
-        if len(candidates) < needed:
-            raise ConfigError(
-                f"{n} few-shot examples asked for, but the pool holds {len(self.pool)}. Use --num-fewshot"
-            )
-        return candidates[:n] if self.sampler == "first_n" else self._sample(doc, n)
+        return self._first(doc, n) if self.sampler == "first_n" else self._sample(doc, n)
+
+    def _first(self, doc: Doc, n: int) -> list[Doc]:
+        pool = self._others(doc) if self.may_hold_doc else self.pool
+        return self._enough(pool, n)[:n]
 
     def _sample(self, doc: Doc, n: int) -> list[Doc]:
         if not self.may_hold_doc:
-            return self._random.sample(self.pool, n)
-        drawn = [d for d in self._random.sample(self.pool, n + 1) if d != doc][:n]
+            return self._random.sample(self._enough(self.pool, n), n)
+        drawn = [d for d in self._random.sample(self._enough(self.pool, n + 1), n + 1) if d != doc][:n]
         if len(drawn) == n:
             return drawn
         # Several documents equal this one: lm-evaluation-harness draws once more, from the others only.
-        others = [d for d in self.pool if d != doc]
-        if len(others) < n:
-            raise ConfigError(f"{n} few-shot examples asked for, but only {len(others)} differ from the document")
-        return self._random.sample(others, n)
+        return self._random.sample(self._enough(self._others(doc), n), n)
+
+    def _others(self, doc: Doc) -> list[Doc]:
+        return [other for other in self.pool if other != doc]
+
+    def _enough(self, pool: list[Doc], n: int) -> list[Doc]:
+        if len(pool) < n:
+            raise ConfigError(f"{n} few-shot examples needed, but the pool holds {len(pool)}. Lower --num-fewshot")
+        return pool

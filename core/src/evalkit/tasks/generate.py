@@ -42,7 +42,7 @@ class Generate(Task):
     def shot(self, doc: Doc) -> Shot:
         """Prompt and shown answer."""
         shown = self.example(doc) if self.example else self.answers(doc)[0]
-        return Shot(self.prompt(doc), self.target_delimiter + shown)
+        return Shot(self.prompt(doc), self.target_delimiter, shown)
 
     def requests(self, doc: Doc, context: Context, metrics: Sequence[Metric]) -> tuple[Request, ...]:
         """One request."""

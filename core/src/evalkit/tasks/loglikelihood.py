@@ -23,7 +23,7 @@ class Loglikelihood(Task):
 
     def shot(self, doc: Doc) -> Shot:
         """Prompt and target."""
-        return Shot(self.prompt(doc), self.target_delimiter + self.answer(doc))
+        return Shot(self.prompt(doc), self.target_delimiter, self.answer(doc))
 
     def requests(self, doc: Doc, context: Context, metrics: Sequence[Metric]) -> tuple[Request, ...]:
         """One request."""

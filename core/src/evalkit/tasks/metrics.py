@@ -102,6 +102,11 @@ def macro_f1(triples: Sequence[tuple[int, int, int]]) -> float:
     return mean([class_f1(triples, label) for label in range(classes)])
 
 
+def binary_f1(triples: Sequence[tuple[int, int, int]]) -> float:
+    """F1 of class 1."""
+    return class_f1(triples, 1)
+
+
 def class_f1(triples: Sequence[tuple[int, int, int]], label: int) -> float:
     """F1 of one class against the rest; 0 where the class neither occurs nor is predicted."""
     true = sum(gold == label == predicted for gold, predicted, _ in triples)
@@ -198,7 +203,7 @@ BUILT_IN = (
     Metric("acc_norm", acc_norm),
     Metric("acc_bytes", acc_bytes),
     Metric("acc_mutual_info", acc_mutual_info, unconditional=True),
-    Metric("f1", choice_pair, macro_f1, no_stderr),
+    Metric("f1", choice_pair, binary_f1, no_stderr),
     Metric("perplexity", target_logprob, target_perplexity, target_perplexity_stderr, higher_is_better=False),
     Metric("exact_match", exact_match()),
     Metric("word_perplexity", words_weight, weighted_perplexity, weighted_perplexity_stderr, higher_is_better=False),

@@ -41,8 +41,8 @@ class MultipleChoice(Task):
         """The question with its first right choice."""
         right = self.choices(doc)[self.gold_indices(doc)[0]]
         if self.continuation is not None:
-            return Shot(right, self.target_delimiter + self.continuation(doc))
-        return Shot(self._question(doc), self.target_delimiter + right)
+            return Shot(right, self.target_delimiter, self.continuation(doc))
+        return Shot(self._question(doc), self.target_delimiter, right)
 
     def requests(self, doc: Doc, context: Context, metrics: Sequence[Metric]) -> tuple[Request, ...]:
         """One request a choice; behind them those without context, where a metric wants them."""
@@ -73,7 +73,7 @@ class MultipleChoice(Task):
         """The right indices; one that names no choice is left out, and the document then counts as wrong."""
         gold, choices = self.gold(doc), list(self.choices(doc))
         if isinstance(gold, str):
-            return (choices.index(gold),)
+            return (choices.index(gold),) if gold in choices else ()
         indices = (gold,) if isinstance(gold, int) else tuple(gold)
         return tuple(index for index in indices if 0 <= index < len(choices))
 

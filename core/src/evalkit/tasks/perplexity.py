@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from evalkit.requests import Output, Request, RollingLoglikelihoodOutput, RollingLoglikelihoodRequest
 from evalkit.tasks.base import Task
@@ -17,6 +18,8 @@ from evalkit.tasks.scored import ScoredPage
 @dataclass(frozen=True, kw_only=True)
 class Perplexity(Task):
     """Scores every token of `text(doc)`; words and bytes are counted on `counted(doc)`, where it differs."""
+
+    takes_shots: ClassVar[bool] = False
 
     text: Callable[[Doc], str]
     counted: Callable[[Doc], str] | None = None

@@ -5,8 +5,9 @@ Equal to `boolq` 2.0, `copa` 1.0 and `cb` 1.0 of lm-evaluation-harness 0.4.13.
 
 from __future__ import annotations
 
-from evalkit.tasks import DatasetSpec, MultipleChoice
+from evalkit.tasks import DatasetSpec, Metric, MultipleChoice
 from evalkit.tasks.fewshot import Doc
+from evalkit.tasks.metrics import choice_pair, macro_f1, no_stderr
 
 BOOLQ = MultipleChoice(
     name="boolq",
@@ -53,5 +54,6 @@ CB = MultipleChoice(
     prompt=lambda doc: f"{doc['premise']}\nQuestion: {doc['hypothesis']}. True, False, or Neither?\nAnswer:",
     choices=lambda doc: ("True", "False", "Neither"),
     gold=lambda doc: doc["label"],
-    metrics=("acc", "f1"),
+    # The harness averages F1 over the three classes; "f1" by itself is that of class 1.
+    metrics=("acc", Metric("f1", choice_pair, macro_f1, no_stderr)),
 )

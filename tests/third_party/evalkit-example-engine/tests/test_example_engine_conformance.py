@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from evalkit.engine import BaseInferenceSession
 from evalkit.model import Model
 from evalkit.testing.conformance import SessionConformance, check_close_is_idempotent

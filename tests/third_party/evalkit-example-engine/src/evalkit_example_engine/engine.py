@@ -54,9 +54,7 @@ class MySession(BaseInferenceSession):
         batch_size: int | None = None,
     ) -> list[LoglikelihoodOutput]:
         scores = [token_logprobs(request.context, request.continuation) for request in requests]
-        return [
-            LoglikelihoodOutput(sum(s), all(p == LIKELY for p in s), len(s), tuple(s)) for s in scores
-        ]
+        return [LoglikelihoodOutput(sum(s), all(p == LIKELY for p in s), len(s), tuple(s)) for s in scores]
 
     def loglikelihood_rolling(
         self,

@@ -1,0 +1,125 @@
+"""What the core's tests share: plugins installed for one test through real entry points, and a toy benchmark."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+from evalkit.plugins import get_plugins
+from evalkit.results import RunResult
+from evalkit.runner import evaluate
+
+settings.register_profile("evalkit", deadline=None)
+settings.load_profile("evalkit")
+
+Doc = dict[str, Any]
+
+
+class Site:
+    """A folder of installed distributions that only one test sees."""
+
+    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.path = path
+        self.names: list[str] = []
+        self._monkeypatch = monkeypatch
+        path.mkdir()
+        monkeypatch.syspath_prepend(str(path))
+        self.limit_to()
+
+    def module(self, name: str, source: str) -> None:
+        """Install a module that is no plugin."""
+        (self.path / f"{name}.py").write_text(source, encoding="utf-8")
+        importlib.invalidate_caches()
+
+    def plugin(self, name: str, source: str, *, module: str | None = None, distribution: str | None = None) -> None:
+        """Install a distribution with one module, to which the entry point `name` leads."""
+        distribution = distribution or f"dist-{name}"
+        module = module or f"plugin_{name.replace('-', '_')}"
+        info = self.path / f"{distribution.replace('-', '_')}-1.5.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.5\n", encoding="utf-8")
+        (info / "entry_points.txt").write_text(f"[evalkit]\n{name} = {module}\n", encoding="utf-8")
+        self.module(module, source)
+        self.names = [*dict.fromkeys([*self.names, name])]
+        self.limit_to(*self.names)
+
+    def limit_to(self, *names: str) -> None:
+        """Load these plugins only, whatever else the machine has; without names none."""
+        self._monkeypatch.setenv("EVALKIT_PLUGINS", ",".join(names))
+        get_plugins.cache_clear()
+
+    def forget(self) -> None:
+        """Unload what was imported from here."""
+        for name, module in list(sys.modules.items()):
+            if (getattr(module, "__file__", None) or "").startswith(str(self.path)):
+                del sys.modules[name]
+        get_plugins.cache_clear()
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """Installs plugins for this test; those of the machine are not loaded."""
+    made = Site(tmp_path / "site", monkeypatch)
+    yield made
+    made.forget()
+
+
+@dataclass(frozen=True, slots=True)
+class Toy:
+    """The toy benchmark of `toy_benchmark.py`, installed as a plugin."""
+
+    path: Path
+    data_dir: Path
+    site: Site
+
+    @property
+    def tape(self) -> Any:
+        """What the engine was asked and answered, and when it crashes."""
+        return importlib.import_module("toy_benchmark").TAPE
+
+    def write(self, split: str, docs: list[Doc]) -> None:
+        """Replace the documents of a split."""
+        folder = self.data_dir / "toy" / "facts" / "default"
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = "".join(json.dumps(doc) + "\n" for doc in docs)
+        (folder / f"{split}.jsonl").write_text(lines, encoding="utf-8")
+
+    def run(self, *tasks: str, **fields: Any) -> RunResult:
+        """Evaluate on `tasks` (all of them by default) with the toy engine."""
+        given = {"engine": "breakable", "model": "no-model", "data_dir": str(self.data_dir), **fields}
+        return evaluate(list(tasks) or ["toy"], **given)
+
+    def samples(self, result: RunResult, task: str) -> list[Doc]:
+        """The rows of a sample file."""
+        text = (Path(result.run_dir) / f"samples_{task}.jsonl").read_text(encoding="utf-8")
+        return [json.loads(line) for line in text.split("\n") if line]
+
+
+def fact(number: int, answer: int) -> Doc:
+    """A document of the toy benchmark."""
+    return {
+        "question": f"{number} + {number}?",
+        "choices": [f"{2 * number}", f"naïve {number}", "no"],
+        "answer": answer,
+        "text": f"Page {number}.\nTwo lines, {number} words.",
+    }
+
+
+@pytest.fixture
+def toy(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
+    """The toy benchmark: `toy.run(...)` evaluates it with an engine that can be made to crash."""
+    name = "toy_benchmark"
+    site.plugin("toy", Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8"), module=name)
+    monkeypatch.setenv("EVALKIT_RUNS_DIR", str(tmp_path / "runs"))
+    made = Toy(tmp_path, tmp_path / "data", site)
+    made.write("test", [fact(number, number % 3) for number in range(4)])
+    made.write("train", [fact(number, 0) for number in range(10, 15)])
+    return made
