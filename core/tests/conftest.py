@@ -94,7 +94,7 @@ class Toy:
 
     def run(self, *tasks: str, **fields: Any) -> RunResult:
         """Evaluate on `tasks` (all of them by default) with the toy engine."""
-        given = {"engine": "breakable", "model": "no-model", "data_dir": str(self.data_dir), **fields}
+        given = {"engine": "breakable", "model": "fake", "data_dir": str(self.data_dir), **fields}
         return evaluate(list(tasks) or ["toy"], **given)
 
     def samples(self, result: RunResult, task: str) -> list[Doc]:

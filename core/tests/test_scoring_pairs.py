@@ -104,7 +104,7 @@ def test_moving_white_space_changes_no_text(context: str, continuation: str) -> 
 
 
 def test_a_merged_join_is_scored_from_the_last_common_token() -> None:
-    """"ab" + "c" is one token "abc": it is scored whole behind what comes before it, and the output says so."""
+    """ "ab" + "c" is one token "abc": it is scored whole behind what comes before it, and the output says so."""
     tokenizer = GreedyTokenizer()
     found = _pair(tokenizer, "\nab", "c")
     assert found == EncodedPair((PIECES.index("\n"),), (PIECES.index("abc"),), (MERGED,))

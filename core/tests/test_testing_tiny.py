@@ -75,10 +75,7 @@ def test_rotated_weights_are_equal_but_for_their_row_order(llama: TinyModel, par
     ours = _hf_tensors(llama.hf)[f"model.layers.1.self_attn.{part}_proj.weight"]
     width = len(ours) // heads
     order = [
-        head * width + half * width // 2 + row
-        for head in range(heads)
-        for row in range(width // 2)
-        for half in (0, 1)
+        head * width + half * width // 2 + row for head in range(heads) for row in range(width // 2) for half in (0, 1)
     ]
     np.testing.assert_array_equal(theirs, ours[order])
 
@@ -115,9 +112,7 @@ def test_chat_markers_are_single_tokens(llama: TinyModel) -> None:
 
 def test_equal_seeds_give_equal_files_in_another_process(llama: TinyModel, tmp_path: Path) -> None:
     """Nothing depends on hash order, time or process: scores of a tiny model can be compared across runs."""
-    script = (
-        "import sys, pathlib; from evalkit.testing.tiny import tiny_llama as f; f(pathlib.Path(sys.argv[1]))"
-    )
+    script = "import sys, pathlib; from evalkit.testing.tiny import tiny_llama as f; f(pathlib.Path(sys.argv[1]))"
     subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True)
     for name in ("model.safetensors", "tokenizer.json", "config.json"):
         assert (tmp_path / "hf" / name).read_bytes() == (llama.hf / name).read_bytes(), name
@@ -133,9 +128,7 @@ def test_another_seed_gives_other_weights(llama: TinyModel, tmp_path: Path) -> N
 
 def test_mistral_has_the_window_asked_for(tmp_path: Path) -> None:
     """The checkpoint differs from the Llama's in its window."""
-    config = json.loads(
-        (tiny_mistral_sliding(tmp_path, window=8) / "config.json").read_text(encoding="utf-8")
-    )
+    config = json.loads((tiny_mistral_sliding(tmp_path, window=8) / "config.json").read_text(encoding="utf-8"))
     assert (config["model_type"], config["sliding_window"]) == ("mistral", 8)
 
 

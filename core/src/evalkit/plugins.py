@@ -91,8 +91,8 @@ class Registry(Generic[S]):
         """The spec named `name`. Raises UnknownNameError with near matches, PluginError on a conflict."""
         owners = self.owners.get(name, [])
         if not owners:
-            command = f"See: evalkit list-{self.kind}s"
-            raise UnknownNameError(f"unknown {self.kind} {name!r}.{did_you_mean(name, self.owners)}{hint} {command}")
+            command = "" if self.kind == "metric" else f" See: evalkit list-{self.kind}s"
+            raise UnknownNameError(f"unknown {self.kind} {name!r}.{did_you_mean(name, self.owners)}{hint}{command}")
         if len(owners) > 1:
             raise PluginError(self._conflict(name))
         return owners[0][1]
@@ -157,7 +157,6 @@ class PluginManager:
 
     def _load(self, plugin: Plugin, load: Callable[[], ModuleType]) -> None:
         key = plugin.module if plugin.name == "core" else plugin.name
-        module: ModuleType | None = None
         try:
             module = load()
             self.pm.register(module, name=key)
@@ -165,8 +164,9 @@ class PluginManager:
             self._collect(plugin.name, module)
         except Exception as error:  # a plugin is somebody else's code: whatever it raises is its report
             plugin.error = f"{type(error).__name__}: {one_line(error)}"
-            if module is not None and self.pm.is_registered(module):
-                self.pm.unregister(module)
+            # By name: the module may be registered under another plugin's, which stays.
+            if self.pm.has_plugin(key):
+                self.pm.unregister(name=key)
             for registry in (self.engines, self.tasks, self.models, self.metrics):
                 registry.drop(plugin.name)
             if plugin.name == "core":

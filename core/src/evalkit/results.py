@@ -136,4 +136,5 @@ def _response(output: Output) -> Any:
 
 def _digest(value: Any) -> str:
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+    # A text may hold half a surrogate pair, which strict UTF-8 refuses.
+    return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()

@@ -11,7 +11,7 @@ from typing import Any
 
 from evalkit import options
 from evalkit.engine import BaseEngine, BaseInferenceSession
-from evalkit.errors import ModelNotFoundError, RunError, UnknownNameError, did_you_mean
+from evalkit.errors import DiskFullError, ModelNotFoundError, RunError, UnknownNameError, did_you_mean
 from evalkit.model import Model
 from evalkit.plugins import get_plugins, load_engine_class
 from evalkit.requests import Output, Request
@@ -91,6 +91,7 @@ class _Run:
     def __init__(self, spec: RunSpec, on_progress: OnProgress | None) -> None:
         self.started = time.perf_counter()
         self.on_progress = on_progress
+        self.written = 0
         self.engine, engine_spec = build_engine(spec.engine, spec.engine_args)
         asked = options.build(Model, {"path": spec.model, **spec.model_args}, "the model")
         self.plan = make_plan(spec)
@@ -128,9 +129,12 @@ class _Run:
         folder = RunFolder.create(path, manifest)
         try:
             return self._answer(folder, session, requests, load)
-        except BaseException:
-            if not _has_answers(folder):
+        except BaseException as error:
+            # Only what this process knows counts: on a full disk the journal may not even open again.
+            if self.written == 0:
                 folder.remove()
+                if isinstance(error, DiskFullError):
+                    raise DiskFullError(f"no disk space left for {path}. Free some space, then run again") from error
             raise
         finally:
             folder.release()
@@ -151,9 +155,12 @@ class _Run:
         with Journal(folder.journal_path) as journal:
             get_plugins().hook.run_started(run=context)
             started = time.perf_counter()
-            outputs = infer(
-                session, _unique(requests), journal, batch_size=self.spec.rows, on_progress=self.on_progress
-            )
+            try:
+                outputs = infer(
+                    session, _unique(requests), journal, batch_size=self.spec.rows, on_progress=self.on_progress
+                )
+            finally:
+                self.written = journal.written
             journal.finish_attempt(session.token_counts(), load, time.perf_counter() - started)
             result = self._score(context, journal, requests, outputs)
         get_plugins().hook.run_finished(run=context, result=result)
@@ -267,13 +274,6 @@ def _portable(spec: RunSpec) -> RunSpec:
     paths = {"model": spec.model, "data_dir": spec.data_dir}
     absolute = {k: str(Path(v).absolute()) for k, v in paths.items() if v and Path(v).exists()}
     return spec.model_copy(update=absolute)
-
-
-def _has_answers(folder: RunFolder) -> bool:
-    if not folder.journal_path.exists():
-        return False
-    with Journal(folder.journal_path) as journal:
-        return len(journal) > 0
 
 
 def _details(plan: Plan, sizes: dict[str, int]) -> dict[str, Any]:

@@ -200,16 +200,19 @@ class TokenSession(BaseInferenceSession):
                 self.batch_tokens = max(1, min(self.batch_tokens, padded // 2))
                 raise
 
-        done = 0
-        try:
-            for index, scored in run_with_backoff(indices, attempt):
+        while indices:
+            done, failure = 0, ""
+            try:
+                for index, scored in run_with_backoff(indices, attempt):
+                    done += 1
+                    yield index, scored
+            except OutOfMemoryError as error:
+                failure = one_line(error)
+            if failure:
+                # Halves run in order: the first request that is not done is the one that does not fit alone.
+                yield indices[done], f"out of memory for this request alone: {failure}"
                 done += 1
-                yield index, scored
-        except OutOfMemoryError as error:
-            # Halves run in order: the first request that is not done is the one that does not fit alone.
-            yield indices[done], f"out of memory for this request alone: {one_line(error)}"
-            if indices[done + 1 :]:
-                yield from self._run_batch(indices[done + 1 :], spans)
+            indices = indices[done:]
 
     # ── generation ──────────────────────────────────────────────────────────────────────────────────────
     def generate(self, requests: list[GenerationRequest], *, batch_size: int | None = None) -> list[GenerationOutput]:

@@ -49,7 +49,7 @@ def load_object(reference: str) -> Any:
     module_name, _, attribute = reference.partition(":")
     try:
         return getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, SyntaxError) as error:
+    except (ImportError, AttributeError, SyntaxError, TypeError, ValueError) as error:
         raise PluginError(
             f"{reference!r} cannot be loaded ({one_line(error)}). Reinstall the package that provides it"
         ) from error

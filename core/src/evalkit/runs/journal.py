@@ -64,6 +64,8 @@ class Journal:
         self.path = path
         self.damaged = 0
         """Records that could not be read and will be asked again."""
+        self.written = 0
+        """Outputs written by this attempt."""
         self._db = self._open()
         with self._guard():
             self.attempt: int = self._db.execute("SELECT COALESCE(MAX(number), 0) + 1 FROM attempts").fetchone()[0]
@@ -84,6 +86,7 @@ class Journal:
             self._db.execute("INSERT OR REPLACE INTO outputs VALUES (?, ?, ?, ?, ?)", row)
             if counts is not None:
                 self._write_counts(counts)
+        self.written += 1
 
     def finish_attempt(self, counts: TokenCounts | None, load: float, inference: float) -> None:
         """Write what this attempt has cost: tokens and seconds."""

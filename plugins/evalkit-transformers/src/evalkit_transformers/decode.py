@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from evalkit.errors import OutOfMemoryError
+from evalkit.errors import OutOfMemoryError, one_line
 from evalkit.requests import FinishReason, GenerationOutput, GenerationRequest, Timing, TokenLogprob, Usage
 from evalkit.scoring import StopWatch, cut_at_stops, plan_batches, run_with_backoff
 from evalkit.sessions import DecodeRequest
@@ -49,26 +49,32 @@ def stream(
     """Answer all requests, longest prompt first, yielding each once all its samples are there."""
     for item in items:
         if item.request.num_beams > 1:
-            yield item.index, beam_search(session, item)
-    plain = [item for item in items if item.request.num_beams == 1]
+            yield from _with_backoff([item], lambda part: [beam_search(session, part[0])])
+    plain = [item for item in items if item.request.num_beams <= 1]
     plain.sort(key=lambda item: (-len(item.prompt), item.prompt, item.index))
     rows = batch_size or ROWS.get(session.device.type, 16)
     widths = [(len(item.prompt) + item.request.max_new_tokens) * item.request.n for item in plain]
     for batch in plan_batches(widths, max_tokens=lambda: rows * CACHE_TOKENS_PER_ROW, max_rows=rows):
-        yield from _with_backoff(session, [plain[i] for i in batch])
+        yield from _with_backoff([plain[i] for i in batch], lambda part: generate_batch(session, part))
 
 
-def _with_backoff(session: TransformersSession, items: list[DecodeRequest]) -> Iterator[tuple[int, GenerationOutput]]:
-    try:
-        for item, output in run_with_backoff(items, lambda part: generate_batch(session, part)):
-            yield item.index, output
-    except OutOfMemoryError as error:
-        # One request does not fit alone; those that fit were answered, the rest are tried one by one.
-        if len(items) == 1:
-            yield items[0].index, GenerationOutput(finish_reason="error", error=str(error))
-        else:
-            for item in items:
-                yield from _with_backoff(session, [item])
+def _with_backoff(
+    items: list[DecodeRequest], run: Callable[[list[DecodeRequest]], list[GenerationOutput]]
+) -> Iterator[tuple[int, GenerationOutput]]:
+    while items:
+        done, failure = 0, ""
+        try:
+            for item, output in run_with_backoff(items, run):
+                done += 1
+                yield item.index, output
+        except OutOfMemoryError as error:
+            failure = one_line(error)
+        if failure:
+            # Halves run in order: the first request that is not done is the one that does not fit alone.
+            problem = f"out of memory for this request alone: {failure}"
+            yield items[done].index, GenerationOutput(finish_reason="error", error=problem)
+            done += 1
+        items = items[done:]
 
 
 def generate_batch(session: TransformersSession, items: list[DecodeRequest]) -> list[GenerationOutput]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import warnings
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -24,21 +26,26 @@ def load_model(engine: Transformers, model: Model) -> Any:
         transformers.utils.logging.disable_progress_bar()
     trust = engine.trust_remote_code or model.trust_remote_code
     shared = {"revision": model.revision or engine.revision, "trust_remote_code": trust}
+    device, kwargs = device_for(engine.device), _load_kwargs(engine, model)
     try:
         config = transformers.AutoConfig.from_pretrained(model.path, **shared)
         loader = transformers.AutoModelForSeq2SeqLM if is_seq2seq(config) else transformers.AutoModelForCausalLM
-        loaded = loader.from_pretrained(model.path, **shared, **_load_kwargs(engine, model))
+        loaded, info = loader.from_pretrained(model.path, **shared, **kwargs, output_loading_info=True)
     except ImportError as error:
         raise MissingDependencyError(f"model {model.path!r} needs a library: {one_line(error)}") from error
     except OSError as error:
         raise ModelNotFoundError(
             f"model {model.path!r} cannot be loaded: {one_line(error, 200)}. Check --model and the network"
         ) from error
-    except (ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(f"model {model.path!r} cannot be loaded ({one_line(error, 200)}). Check its files") from error
+    except Exception as error:
+        # Each library on the way has exceptions of its own for a broken file: safetensors', huggingface_hub's, ...
+        raise ModelError(
+            f"model {model.path!r} cannot be loaded ({one_line(error, 200)}). Check its files and the engine's options"
+        ) from error
+    _check_complete(model.path, info["missing_keys"])
     loaded = _with_adapter(loaded, model.adapter or engine.adapter)
     if engine.device_map is None and not getattr(loaded, "hf_device_map", None):
-        loaded = loaded.to(device_for(engine.device))
+        loaded = loaded.to(device)
     return loaded.eval().requires_grad_(False)
 
 
@@ -55,9 +62,10 @@ def device_for(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ModelError(f"there is no device {name!r}. Use device=auto, cpu, cuda or mps") from error
-    available = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
-    if device.type in available and not available[device.type]():
-        raise ModelError(f"device {name!r} is not available here. Use device=auto or device=cpu")
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(f"device {name!r} is not available here. Use device=auto or device=cpu") from error
     return device
 
 
@@ -66,11 +74,23 @@ def context_length(config: Any, tokenizer_length: int | None) -> int:
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     for source in (config, text):
         for name in ("n_positions", "max_position_embeddings", "n_ctx"):
-            if isinstance(value := getattr(source, name, None), int):
+            # XLNet writes -1 for "no limit".
+            if isinstance(value := getattr(source, name, None), int) and value > 0:
                 return value
     if tokenizer_length and tokenizer_length < UNBOUNDED:
         return tokenizer_length
     return DEFAULT_LENGTH
+
+
+def decoder_start(config: Any, generation: Any) -> int:
+    """What an encoder-decoder model's decoder begins with. Raises ModelError."""
+    for source in (config, generation):
+        if isinstance(value := getattr(source, "decoder_start_token_id", None), int):
+            return value
+    # As Transformers' own generation does.
+    if isinstance(value := getattr(generation, "bos_token_id", None), int):
+        return value
+    raise ModelError("the model names no decoder_start_token_id. Add it to its generation_config.json")
 
 
 def default_batch_tokens(model: Any, device: torch.device) -> int:
@@ -82,6 +102,15 @@ def default_batch_tokens(model: Any, device: torch.device) -> int:
     # Logits in the model's dtype and in float32, and about 16 live hidden vectors a token.
     token_bytes = text.vocab_size * 6 + getattr(text, "hidden_size", 4096) * 16 * 4
     return max(2048, min(65536, int(free * 0.5 / token_bytes)))
+
+
+def _check_complete(path: str, missing: Collection[str]) -> None:
+    # Transformers fills them with random numbers and only warns: every score would be noise.
+    if missing:
+        raise ModelError(
+            f"model {path!r} lacks {len(missing)} weights, {min(missing)} among them. Check that its files are "
+            "complete, and that config.json is theirs"
+        )
 
 
 def _load_kwargs(engine: Transformers, model: Model) -> dict[str, Any]:
@@ -106,6 +135,13 @@ def _with_adapter(loaded: Any, adapter: str | None) -> Any:
             "adapters need peft. Install it with: pip install 'evalkit-transformers[adapters]'"
         ) from error
     try:
-        return peft.PeftModel.from_pretrained(loaded, adapter)
+        with warnings.catch_warnings():
+            # It would leave those layers as they are, and the scores would be the base model's.
+            warnings.filterwarnings("error", message="Found missing adapter keys")
+            return peft.PeftModel.from_pretrained(loaded, adapter)
     except (OSError, ValueError) as error:
         raise ModelNotFoundError(f"adapter {adapter!r} cannot be loaded: {one_line(error)}. Check adapter=") from error
+    except Exception as error:
+        raise ModelError(
+            f"adapter {adapter!r} cannot be loaded ({one_line(error)}). Check its files, and that it is for this model"
+        ) from error

@@ -19,7 +19,7 @@ from evalkit.tokenizers import load_tokenizer
 from evalkit_transformers import decode
 from evalkit_transformers.engine import Transformers
 from evalkit_transformers.head import SelectiveHead, token_logprobs
-from evalkit_transformers.load import context_length, default_batch_tokens, is_seq2seq, load_model
+from evalkit_transformers.load import context_length, decoder_start, default_batch_tokens, is_seq2seq, load_model
 from evalkit_transformers.memory import memory_errors
 
 
@@ -43,7 +43,7 @@ class TransformersSession(TokenSession):
         )
         self.is_encoder_decoder = is_seq2seq(config)
         if self.is_encoder_decoder:
-            self.decoder_start = config.decoder_start_token_id
+            self.decoder_start = decoder_start(config, generation)
         self.head = SelectiveHead(self.model)
         self.accepts = set(inspect.signature(self.model.forward).parameters)
         self._closed = False

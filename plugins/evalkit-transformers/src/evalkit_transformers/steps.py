@@ -7,10 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput
+
+from evalkit.errors import ModelError
 
 if TYPE_CHECKING:
     from evalkit_transformers.session import TransformersSession
+
+
+CACHES = ("past_key_values", "cache_params")
+"""What models call their cache; pure state-space models use the second name."""
 
 
 class Steps(ABC):
@@ -19,7 +26,7 @@ class Steps(ABC):
     def __init__(self, session: TransformersSession, prompts: list[tuple[int, ...]]) -> None:
         self.session = session
         self.prompts = prompts
-        self.cache: Any = None
+        self.cache: dict[str, Any] = {}
 
     @abstractmethod
     def prefill(self) -> Tensor:
@@ -29,9 +36,17 @@ class Steps(ABC):
     def step(self, tokens: list[int]) -> Tensor:
         """Read one token a row; logits [rows, vocabulary] of the next."""
 
-    @abstractmethod
     def keep(self, rows: list[int]) -> None:
         """Drop all other rows."""
+        index = torch.tensor(rows, device=self.session.device)
+        for cache in self.cache.values():
+            # Not batch_select_indices: recurrent layers lack it, or forget their states in it.
+            cache.reorder_cache(index)
+        self.select(index)
+
+    @abstractmethod
+    def select(self, index: Tensor) -> None:
+        """Drop all other rows of what stands beside the cache."""
 
     def last_logits(self, inputs: dict[str, Any], rows: int, last: int) -> Tensor:
         """One pass, its cache kept; logits at position `last` of every row."""
@@ -40,12 +55,16 @@ class Steps(ABC):
         session.count_computed(rows * (last + 1))
         if session.head.works:
             with session.head.selecting(torch.arange(rows), positions):
-                output = session.forward(**inputs, past_key_values=self.cache, use_cache=True)
+                output = session.forward(**inputs, **self.cache, use_cache=True)
             logits: Tensor = output.logits[0]
         else:
-            output = session.forward(**inputs, past_key_values=self.cache, use_cache=True)
+            output = session.forward(**inputs, **self.cache, use_cache=True)
             logits = output.logits[:, -1]
-        self.cache = output.past_key_values
+        self.cache = {name: output[name] for name in CACHES if output.get(name) is not None}
+        # A subclass may hold states of its own, which reorder_cache would leave as they are.
+        if not self.cache or any(type(cache) not in (DynamicCache, EncoderDecoderCache) for cache in self.cache.values()):
+            name = type(session.model).__name__
+            raise ModelError(f"evalkit cannot generate with {name}: it keeps its state in a way of its own")
         return logits
 
 
@@ -64,13 +83,13 @@ class CausalSteps(Steps):
         ids = torch.tensor(tokens, device=self.session.device)[:, None]
         self.mask = torch.cat([self.mask, torch.ones_like(ids)], dim=1)
         self.positions = self.positions[:, -1:] + 1
-        inputs = {"input_ids": ids, "attention_mask": self.mask, "position_ids": self.positions}
+        # A state-space model's mask is for the tokens that it reads now: its state has met the padding.
+        mask = None if "cache_params" in self.cache else self.mask
+        inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": self.positions}
         return self.last_logits(inputs, len(tokens), 0)
 
-    def keep(self, rows: list[int]) -> None:
+    def select(self, index: Tensor) -> None:
         """Drop all other rows."""
-        index = torch.tensor(rows, device=self.session.device)
-        self.cache.batch_select_indices(index)
         self.mask, self.positions = self.mask[index], self.positions[index]
 
 
@@ -95,10 +114,8 @@ class EncoderDecoderSteps(Steps):
         }
         return self.last_logits(inputs, len(tokens), 0)
 
-    def keep(self, rows: list[int]) -> None:
+    def select(self, index: Tensor) -> None:
         """Drop all other rows."""
-        index = torch.tensor(rows, device=self.session.device)
-        self.cache.batch_select_indices(index)
         self.mask, self.encoded = self.mask[index], self.encoded[index]
 
 

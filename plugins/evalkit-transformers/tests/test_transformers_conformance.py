@@ -1,0 +1,89 @@
+"""The contract holds for decoders, sliding windows, encoder-decoders, eager attention and bfloat16."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from evalkit.engine import BaseInferenceSession
+from evalkit.model import Model
+from evalkit.requests import RollingLoglikelihoodRequest
+from evalkit.testing.conformance import SessionConformance, check_close_is_idempotent
+from evalkit_transformers.engine import Transformers
+
+
+class TestLlama(SessionConformance):
+    """A decoder in float32."""
+
+    @pytest.fixture(scope="class")
+    def session(self, llama_path: Path) -> Iterator[BaseInferenceSession]:
+        """The session under test."""
+        with Transformers(dtype="float32", device="cpu").build(Model(str(llama_path))) as session:
+            yield session
+
+
+class TestEagerAttention(SessionConformance):
+    """A decoder with attention written out."""
+
+    @pytest.fixture(scope="class")
+    def session(self, llama_path: Path) -> Iterator[BaseInferenceSession]:
+        """The session under test."""
+        engine = Transformers(dtype="float32", device="cpu", attn_implementation="eager")
+        with engine.build(Model(str(llama_path))) as session:
+            yield session
+
+    def test_the_chosen_attention_is_in_use(self, session: BaseInferenceSession) -> None:
+        """The description names the attention that was asked for."""
+        assert (session.describe_execution() or {})["attn_implementation"] == "eager"
+
+
+class TestSlidingWindow(SessionConformance):
+    """A decoder that attends to its last 16 tokens."""
+
+    @pytest.fixture(scope="class")
+    def session(self, mistral_path: Path) -> Iterator[BaseInferenceSession]:
+        """The session under test."""
+        with Transformers(dtype="float32", device="cpu").build(Model(str(mistral_path))) as session:
+            yield session
+
+
+class TestEncoderDecoder(SessionConformance):
+    """A T5, which has no chat template."""
+
+    rolling = False
+    chat = False
+
+    @pytest.fixture(scope="class")
+    def session(self, t5_path: Path) -> Iterator[BaseInferenceSession]:
+        """The session under test."""
+        with Transformers(dtype="float32", device="cpu").build(Model(str(t5_path))) as session:
+            yield session
+
+    def test_rolling_fails_on_each_text_alone(self, session: BaseInferenceSession) -> None:
+        """There is no rolling log-likelihood: every text gets an error, and no score."""
+        outputs = session.loglikelihood_rolling([RollingLoglikelihoodRequest(text) for text in ("A hill.", "", "A")])
+        assert len(outputs) == 3
+        assert all(output.error and "encoder-decoder" in output.error for output in outputs)
+
+
+class TestBfloat16(SessionConformance):
+    """A decoder in bfloat16."""
+
+    # A logit of 8 to 16 is stored in steps of 1/16, and a batch of another shape is summed in another order:
+    # a token may move by a step, and the longest of the pairs has 24.
+    tolerance = 0.5
+
+    @pytest.fixture(scope="class")
+    def session(self, llama_path: Path) -> Iterator[BaseInferenceSession]:
+        """The session under test."""
+        with Transformers(dtype="bfloat16", device="cpu").build(Model(str(llama_path))) as session:
+            yield session
+
+
+@pytest.mark.parametrize("path", ["llama_path", "t5_path"])
+def test_closing_twice_is_allowed(path: str, request: pytest.FixtureRequest) -> None:
+    """The second close of a session does nothing."""
+    folder = request.getfixturevalue(path)
+    check_close_is_idempotent(Transformers(device="cpu").build(Model(str(folder))))

@@ -1,0 +1,69 @@
+"""Tables of options and promises in the documents equal the code."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import re
+from pathlib import Path
+
+from docs.pages import ROOT
+from evalkit import errors
+from evalkit.model import Model
+from evalkit.runs.spec import RunSpec
+from evalkit.tasks import __all__ as task_names
+from evalkit.tasks.metrics import BUILT_IN
+from evalkit.testing.conformance import SessionConformance
+
+
+def rows(page: Path, heading: str) -> dict[str, str]:
+    """First and last column of the table below a heading; the first holds one name in backticks."""
+    text = page.read_text(encoding="utf-8")
+    section = re.split(r"^#+ ", text[text.index(f"# {heading}\n") :], flags=re.M)[1]
+    return dict(re.findall(r"^\| `([^`]+)` \|.*?([^|]*) \|$", section, re.M))
+
+
+def test_run_fields() -> None:
+    """docs/python.md lists the fields of a run, in order."""
+    assert list(rows(ROOT / "docs/python.md", "Fields of a run")) == list(RunSpec.model_fields)
+
+
+def test_model_fields() -> None:
+    """docs/python.md lists the fields of a model, in order."""
+    listed = list(rows(ROOT / "docs/python.md", "Fields of a model"))
+    assert listed == [field.name for field in dataclasses.fields(Model)]
+
+
+def test_errors() -> None:
+    """docs/python.md shows the error tree that the code draws."""
+    tree = (errors.__doc__ or "").split("\n\n")[1]
+    assert inspect.cleandoc("\n" + tree) in (ROOT / "docs/python.md").read_text(encoding="utf-8")
+
+
+def test_transformers_options() -> None:
+    """The engine's README lists its options, in order; the engine itself need not be installed."""
+    folder = ROOT / "plugins" / "evalkit-transformers"
+    tree = ast.parse((folder / "src/evalkit_transformers/engine.py").read_text(encoding="utf-8"))
+    engine = next(node for node in tree.body if isinstance(node, ast.ClassDef))
+    fields = [ast.unparse(node.target) for node in engine.body if isinstance(node, ast.AnnAssign)]
+    assert list(rows(folder / "README.md", "Options")) == fields
+
+
+def test_conformance_promises() -> None:
+    """docs/conformance.md lists every test of the suite, with its docstring."""
+    tests = {n: f for n, f in vars(SessionConformance).items() if n.startswith("test_")}
+    promises = {test: inspect.getdoc(function) for test, function in tests.items()}
+    assert rows(ROOT / "docs/conformance.md", "What is checked") == promises
+
+
+def test_metrics() -> None:
+    """docs/write-a-task.md lists the metrics that come with the core."""
+    assert sorted(rows(ROOT / "docs/write-a-task.md", "Metrics")) == sorted(metric.name for metric in BUILT_IN)
+
+
+def test_kinds_of_tasks() -> None:
+    """docs/write-a-task.md lists the kinds of tasks, and they can be imported."""
+    kinds = rows(ROOT / "docs/write-a-task.md", "Kinds of tasks")
+    assert set(kinds) <= set(task_names)
+    assert {"Generate", "Loglikelihood", "MultipleChoice", "Perplexity"} <= set(kinds)
