@@ -32,6 +32,8 @@ except ModuleNotFoundError:
 nox.needs_version = ">=2025.5"
 nox.options.sessions = ["lint", "tests"]
 nox.options.reuse_existing_virtualenvs = True
+# The nox that was bootstrapped brings no virtualenv that another interpreter could run.
+nox.options.default_venv_backend = "venv"
 # Without a terminal nox would hide how long an installation takes.
 PIP = ("--quiet", "--disable-pip-version-check")
 # The plain wheel for this version is the CPU build where tests run; looser pins may pull gigabytes of CUDA.

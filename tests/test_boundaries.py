@@ -18,7 +18,7 @@ CORE = ROOT / "core" / "src" / "evalkit"
 HEAVY = {"torch", "transformers", "datasets", "numpy", "llama_cpp", "openvino", "tinygrad", "vllm", "pyarrow"}
 # A layer imports only layers of its own line or above; `evalkit` itself only names its parts.
 LAYERS = (
-    {"errors", "hooks", "cache"},
+    {"errors", "hooks", "cache", "hub"},
     {"requests", "model", "specs"},
     {"engine", "results"},
     {"scoring", "datasets"},

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import json
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,17 @@ settings.register_profile("evalkit", deadline=None)
 settings.load_profile("evalkit")
 
 Doc = dict[str, Any]
+Holding = Callable[[Path], AbstractContextManager["subprocess.Popen[str]"]]
+HOLDER = """
+import sys
+from pathlib import Path
+from evalkit.runs.folder import RunFolder
+
+folder = RunFolder.open(Path(sys.argv[1]))
+folder.lock()
+print("locked", flush=True)
+sys.stdin.read()
+"""
 
 
 class Site:
@@ -81,9 +94,14 @@ class Toy:
     site: Site
 
     @property
+    def module(self) -> Any:
+        """The plugin's module."""
+        return importlib.import_module("toy_benchmark")
+
+    @property
     def tape(self) -> Any:
         """What the engine was asked and answered, and when it crashes."""
-        return importlib.import_module("toy_benchmark").TAPE
+        return self.module.TAPE
 
     def write(self, split: str, docs: list[Doc]) -> None:
         """Replace the documents of a split."""
@@ -123,3 +141,27 @@ def toy(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
     made.write("test", [fact(number, number % 3) for number in range(4)])
     made.write("train", [fact(number, 0) for number in range(10, 15)])
     return made
+
+
+@pytest.fixture
+def held_elsewhere() -> Holding:
+    """`with held_elsewhere(path) as process`: another process holds the lock of the run folder `path`."""
+    return _held_elsewhere
+
+
+@contextmanager
+def _held_elsewhere(path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the folder's lock."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == "locked\n"
+        yield process
+    finally:
+        process.kill()
+        process.stdin.close()
+        process.stdout.close()
+        process.wait()

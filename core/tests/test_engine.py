@@ -151,7 +151,7 @@ def test_a_stream_asks_no_further_than_it_is_read() -> None:
 def test_the_smallest_session_promises_nothing_more() -> None:
     """No chat template, no counts, no limit: said plainly, never guessed."""
     session = Least()
-    with pytest.raises(RequestError, match="Least has no chat template. Leave out --apply-chat-template"):
+    with pytest.raises(RequestError, match=r"Least has no chat template. Leave out --apply-chat-template"):
         session.apply_chat_template([])
     assert session.describe_execution() is None
     assert session.token_counts() is None
@@ -174,5 +174,5 @@ def test_batched_gives_consecutive_lists() -> None:
 
 def test_an_engine_must_build() -> None:
     """The one thing an engine has to do cannot be left out."""
-    with pytest.raises(TypeError, match="abstract"):
+    with pytest.raises(TypeError, match=r"abstract"):
         BaseEngine()  # type: ignore[abstract]

@@ -105,7 +105,7 @@ def test_a_misspelt_option_gets_the_nearest() -> None:
     with pytest.raises(ConfigError) as caught:
         _parse("cuont=1")
     assert str(caught.value).startswith("engine 'x' has no option 'cuont'. Did you mean 'count'? Options: count, rate")
-    with pytest.raises(ConfigError, match="no option 'hidden'") as caught:
+    with pytest.raises(ConfigError, match=r"no option 'hidden'") as caught:
         _parse("hidden=1")
     assert "hidden" not in str(caught.value).partition("Options:")[2]
 
@@ -113,7 +113,7 @@ def test_a_misspelt_option_gets_the_nearest() -> None:
 @pytest.mark.parametrize("word", ["count", "=3", ""])
 def test_a_word_without_name_or_value_is_refused(word: str) -> None:
     """The form is NAME=VALUE."""
-    with pytest.raises(ConfigError, match="is not of the form NAME=VALUE. Options of engine 'x': count"):
+    with pytest.raises(ConfigError, match=r"is not of the form NAME=VALUE. Options of engine 'x': count"):
         _parse(word)
 
 
@@ -125,7 +125,7 @@ def test_the_last_of_equal_words_wins() -> None:
 def test_parsed_values_are_checked_as_well() -> None:
     """Values from a YAML file or from Python are validated, not believed; a text is not parsed again."""
     assert check_options({"count": 2, "name": "7"}, Options, OWNER) == {"count": 2, "name": "7"}
-    with pytest.raises(ConfigError, match="option 'name' of engine 'x'"):
+    with pytest.raises(ConfigError, match=r"option 'name' of engine 'x'"):
         check_options({"name": 7}, Options, OWNER)
 
 
@@ -144,5 +144,5 @@ def test_build_reports_what_the_class_refuses(cls: type[Any], values: dict[str, 
 
 def test_a_class_without_options_says_so() -> None:
     """An engine that is no dataclass has no options."""
-    with pytest.raises(ConfigError, match="has no option 'a'. Options: none"):
+    with pytest.raises(ConfigError, match=r"has no option 'a'. Options: none"):
         parse_assignments(["a=1"], object, OWNER)

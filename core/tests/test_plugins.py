@@ -75,7 +75,7 @@ def test_engine_classes_are_attributes(site: Site) -> None:
     site.plugin("good", ENGINE.format(name="mine", load=FAKE))
     assert engines.Fake is Fake
     assert dir(engines) == ["Fake"]
-    with pytest.raises(AttributeError, match="Did you mean 'Fake'"):
+    with pytest.raises(AttributeError, match=r"Did you mean 'Fake'"):
         _ = engines.Fakes
 
 
@@ -204,7 +204,7 @@ def test_evalkit_plugins_rejects_unknown_names(site: Site) -> None:
     """A plugin that is not installed is an error with the nearest name, not an empty list."""
     site.plugin("transformer-engine", ENGINE.format(name="first", load=FAKE))
     site.limit_to("transfomer-engine")
-    with pytest.raises(ConfigError, match="which is not installed. Did you mean 'transformer-engine'"):
+    with pytest.raises(ConfigError, match=r"which is not installed. Did you mean 'transformer-engine'"):
         get_plugins()
 
 
@@ -233,7 +233,7 @@ def test_an_unknown_name_gets_near_matches(site: Site, name: str, expected: str)
 
 def test_an_unknown_metric_names_no_command_that_does_not_exist(site: Site) -> None:
     """There is no `evalkit list-metrics`."""
-    with pytest.raises(UnknownNameError, match="Did you mean 'acc_norm'") as caught:
+    with pytest.raises(UnknownNameError, match=r"Did you mean 'acc_norm'") as caught:
         get_plugins().metrics.get("acc_nrm")
     assert "list-" not in str(caught.value)
 
@@ -243,7 +243,7 @@ def test_an_unknown_metric_names_no_command_that_does_not_exist(site: Site) -> N
 )
 def test_a_reference_that_leads_nowhere_is_a_plugin_error(reference: str) -> None:
     """Whatever is wrong with "module:attribute", the message has the reference and the next step."""
-    with pytest.raises(PluginError, match="cannot be loaded .*Reinstall") as caught:
+    with pytest.raises(PluginError, match=r"cannot be loaded .*Reinstall") as caught:
         load_object(reference)
     assert repr(reference) in str(caught.value)
 
@@ -251,5 +251,5 @@ def test_a_reference_that_leads_nowhere_is_a_plugin_error(reference: str) -> Non
 def test_a_task_must_be_a_task(site: Site) -> None:
     """A spec that leads to something else is the plugin's mistake."""
     site.plugin("odd", TASK.format(name="odd").replace("nowhere:TASK", "math:pi"))
-    with pytest.raises(PluginError, match="task 'odd' is a float, not a Task"):
+    with pytest.raises(PluginError, match=r"task 'odd' is a float, not a Task"):
         load_task("odd")

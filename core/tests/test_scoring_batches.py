@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,18 +36,18 @@ def test_batches_respect_the_budget(widths: list[int], budget: int, rows: int | 
 def test_batches_are_as_large_as_allowed(widths: list[int], budget: int, rows: int | None) -> None:
     """A batch ends only where its next item would break the budget or the number of rows."""
     batches = list(plan_batches(widths, max_tokens=lambda: budget, max_rows=rows))
-    for batch, following in zip(batches, batches[1:], strict=False):
+    for batch, following in itertools.pairwise(batches):
         grown = [*batch, following[0]]
         assert len(grown) * max(widths[i] for i in grown) > budget or (rows is not None and len(grown) > rows)
 
 
 def test_the_budget_is_asked_again_for_every_batch() -> None:
     """A budget that shrinks while batches run holds for all later batches."""
-    budget = 8
+    budgets = [8]
     sizes = []
-    for batch in plan_batches([1] * 20, max_tokens=lambda: budget):
+    for batch in plan_batches([1] * 20, max_tokens=lambda: budgets[-1]):
         sizes.append(len(batch))
-        budget = 2
+        budgets.append(2)
     assert sizes == [8, 2, 2, 2, 2, 2, 2]
 
 
@@ -76,7 +79,6 @@ def test_backoff_halves_until_it_fits() -> None:
 
 def test_backoff_leaves_the_failed_attempt_behind() -> None:
     """The next attempt runs outside the handler of the one before: its traceback would keep tensors alive."""
-    import sys
 
     def run(part: list[int]) -> list[int]:
         assert sys.exc_info()[0] is None
@@ -97,10 +99,9 @@ def test_an_item_that_never_fits_raises(before: int, after: int) -> None:
             raise OutOfMemoryError
         return part
 
-    done = []
+    done: list[str] = []
     with pytest.raises(OutOfMemoryError):
-        for item, _ in run_with_backoff(items, run):
-            done.append(item)
+        done.extend(item for item, _ in run_with_backoff(items, run))
     assert done == ["small"] * before
 
 

@@ -17,6 +17,7 @@ from evalkit.requests import (
     GenerationRequest,
     LoglikelihoodOutput,
     LoglikelihoodRequest,
+    Request,
     RollingLoglikelihoodOutput,
     RollingLoglikelihoodRequest,
     TokenCounts,
@@ -187,7 +188,7 @@ def test_truncation_keeps_the_slice_of_the_harness(pairs: list[LoglikelihoodRequ
 
 def test_too_long_names_what_does_not_fit() -> None:
     """A long context can be cut, a long continuation cannot; rolling texts always fit."""
-    requests = [
+    requests: list[Request] = [
         LoglikelihoodRequest("1234", "567"),
         LoglikelihoodRequest("12345", "678"),
         LoglikelihoodRequest("", "1234567"),
@@ -279,7 +280,7 @@ def test_prompts_of_every_form_are_the_same_to_the_model() -> None:
     ]
     assert len({output.token_ids for output in session.generate(requests)}) == 1
     assert session.prompt_ids(GenerationRequest(prompt="")) == (BOS,)
-    with pytest.raises(RequestError, match="exactly one of"):
+    with pytest.raises(RequestError, match=r"exactly one of"):
         session.prompt_ids(GenerationRequest(prompt="a", messages=[]))
 
 

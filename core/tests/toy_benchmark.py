@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from evalkit import EngineSpec, ModelSpec, TaskSpec, hookimpl
@@ -54,11 +54,15 @@ TASKS = {"toy": "TOY", "toy_choice": "CHOICE", "toy_target": "TARGET", "toy_text
 
 @dataclass(slots=True)
 class Tape:
-    """Requests asked and answered, over all sessions; `error` is raised once `crash_after` are answered."""
+    """Requests asked and answered, over all sessions, and what goes wrong.
+
+    `error` is raised once `crash_after` are answered; requests that hold the text `fails_on` fail alone.
+    """
 
     asked: list[Request] = field(default_factory=list)
     answered: list[Request] = field(default_factory=list)
     crash_after: int | None = None
+    fails_on: str | None = None
     error: BaseException = field(default_factory=lambda: RuntimeError("the machine went away"))
 
 
@@ -102,7 +106,8 @@ def _taped(
         if TAPE.crash_after is not None and len(TAPE.answered) >= TAPE.crash_after:
             raise TAPE.error
         TAPE.answered.append(by_key[key])
-        yield key, output
+        failed = TAPE.fails_on is not None and TAPE.fails_on in str(by_key[key])
+        yield key, replace(output, error="the engine lost it") if failed else output
 
 
 def weights() -> str:

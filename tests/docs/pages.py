@@ -6,8 +6,8 @@ Every `python` and `bash` block of docs/*.md is executed, in the order of the pa
   `pyproject.toml` makes the page's package an installed one;
 - a block behind `<!-- needs: ... -->` is compiled, or parsed as a command, and not run;
 - a command with the comment `# exit status N` must end so; any other one must succeed;
-- a `text` block behind a `bash` block is what its commands print: every line must be among theirs, "..." stands
-  for anything.
+- a `text` block right behind a `bash` block is what its commands print: every line must be among theirs, "..."
+  stands for anything.
 """
 
 from __future__ import annotations
@@ -44,13 +44,14 @@ def name(path: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A fenced block; `line` is that of its first line of text."""
+    """A fenced block; `line` is that of its first line of text, `adjoins`: nothing parts it from the block before."""
 
     page: Path
     line: int
     language: str
     title: str | None
     needs: str | None
+    adjoins: bool
     text: str
 
     @property
@@ -73,6 +74,7 @@ def blocks(page: Path) -> list[Block]:
     """All fenced blocks of a page, snippets included."""
     text = page.read_text(encoding="utf-8")
     found = []
+    end = 0
     for match in FENCE.finditer(text):
         needs = NEEDS.search(text[: match.start()])
         title = TITLE.search(match["options"])
@@ -83,10 +85,18 @@ def blocks(page: Path) -> list[Block]:
                 match["language"] or "",
                 title[1] if title else None,
                 needs[1] if needs else None,
-                SNIPPET.sub(lambda found: (ROOT / found[1]).read_text(encoding="utf-8"), match["text"]),
+                bool(found) and not text[end : match.start()].strip(),
+                SNIPPET.sub(_included, match["text"]),
             )
         )
+        end = match.end()
     return found
+
+
+def _included(snippet: re.Match[str]) -> str:
+    file = ROOT / snippet[1]
+    # A missing one is a test's to report.
+    return file.read_text(encoding="utf-8") if file.is_file() else snippet[0]
 
 
 def prose(page: Path) -> str:
@@ -149,7 +159,7 @@ def run(page: Path, folder: Path) -> subprocess.CompletedProcess[str]:
                 if command.words[0] in ("evalkit", "pytest"):
                     fields = {"words": command.words, "env": command.env, "status": command.status}
                     steps.append({"kind": "command", "place": command.place, **fields})
-        elif block.language == "text" and steps and steps[-1]["kind"] in ("command", "text"):
+        elif block.language == "text" and block.adjoins:
             steps.append({"kind": "text", "place": block.place, "text": block.text})
     return subprocess.run(
         [sys.executable, "-P", str(DRIVER)],

@@ -21,7 +21,7 @@ def main() -> None:
             source = "\n" * (step["line"] - 1) + step["text"]
             exec(compile(source, step["place"], "exec"), namespace)
         elif step["kind"] == "command":
-            printed = run(step["words"], step["env"], step["status"])
+            printed += run(step["words"], step["env"], step["status"])
         else:
             compare(step["text"], printed)
 

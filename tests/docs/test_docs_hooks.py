@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from docs.pages import ROOT, run, write_files
+
 from evalkit import hookspecs
 
 PAGE = ROOT / "docs" / "hooks.md"

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from docs.pages import ROOT
+
 from evalkit import errors
 from evalkit.model import Model
 from evalkit.runs.spec import RunSpec
@@ -21,7 +22,8 @@ def rows(page: Path, heading: str) -> dict[str, str]:
     """First and last column of the table below a heading; the first holds one name in backticks."""
     text = page.read_text(encoding="utf-8")
     section = re.split(r"^#+ ", text[text.index(f"# {heading}\n") :], flags=re.M)[1]
-    return dict(re.findall(r"^\| `([^`]+)` \|.*?([^|]*) \|$", section, re.M))
+    table = [line.strip("|").split("|") for line in re.findall(r"^\| `.*\|$", section, re.M)]
+    return {cells[0].strip(" `"): cells[-1].strip() for cells in table}
 
 
 def test_run_fields() -> None:
@@ -55,6 +57,12 @@ def test_conformance_promises() -> None:
     tests = {n: f for n, f in vars(SessionConformance).items() if n.startswith("test_")}
     promises = {test: inspect.getdoc(function) for test, function in tests.items()}
     assert rows(ROOT / "docs/conformance.md", "What is checked") == promises
+
+
+def test_packages() -> None:
+    """README.md lists every plugin of the repository."""
+    listed = {folder for folder in rows(ROOT / "README.md", "What is where") if folder.startswith("plugins/")}
+    assert listed == {str(path.parent.relative_to(ROOT)) for path in ROOT.glob("plugins/*/pyproject.toml")}
 
 
 def test_metrics() -> None:

@@ -23,6 +23,7 @@ def helps() -> dict[str, str]:
     os.environ.update(SETTINGS)
     sys.argv[0] = "evalkit"
     import typer
+
     from evalkit.cli.main import build_app
 
     app = build_app()

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 DEFAULT_BATCH_SIZE = 16
+REDACTED = "***"
 SECRET_WORDS = ("key", "token", "secret", "password", "authorization")
 
 
@@ -153,11 +154,20 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def redact(value: Any, name: str = "") -> Any:
-    """A copy of plain data in which the values of keys that name a secret are replaced by "***"."""
+    """A copy of plain data in which the values of keys that name a secret are replaced by `REDACTED`."""
     if isinstance(value, Mapping):
         return {key: redact(item, str(key)) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [redact(item, name) for item in value]
     # "max_tokens" and "tokenizer" name no secret: only a whole word does.
     secret = any(word in SECRET_WORDS for word in name.lower().replace("-", "_").split("_"))
-    return "***" if secret and isinstance(value, str) and value else value
+    return REDACTED if secret and isinstance(value, str) and value else value
+
+
+def without_redacted(value: Any) -> Any:
+    """A copy of plain data without what `redact` replaced: an option left out has its default again."""
+    if isinstance(value, Mapping):
+        return {key: without_redacted(item) for key, item in value.items() if item != REDACTED}
+    if isinstance(value, (list, tuple)):
+        return [without_redacted(item) for item in value if item != REDACTED]
+    return value

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from evalkit import options
-from evalkit.engine import BaseEngine, BaseInferenceSession
+from evalkit.engine import BaseEngine, BaseInferenceSession, redact, without_redacted
 from evalkit.errors import DiskFullError, ModelNotFoundError, RunError, UnknownNameError, did_you_mean
 from evalkit.model import Model
 from evalkit.plugins import get_plugins, load_engine_class
@@ -54,7 +54,7 @@ def resume(path: str | Path, *, on_progress: OnProgress | None = None) -> RunRes
         manifest = folder.manifest()
         if manifest["status"] == "finished" and not (done := folder.read_json(RESULTS))["errors"]:
             return RunResult.from_dict({**done, "run_dir": str(path)})
-        return _Run(make_spec(manifest["spec"]), on_progress).execute(folder)
+        return _Run(make_spec(without_redacted(manifest["spec"])), on_progress).execute(folder)
     finally:
         folder.release()
 
@@ -122,7 +122,7 @@ class _Run:
         manifest = {
             "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "status": "running",
-            "spec": self.spec.model_dump(exclude={"output"}),
+            "spec": redact(self.spec.model_dump(exclude={"output"})),
             "model": {"path": self.model.path, "fingerprint": fingerprint(self.model.path)},
             "requests": len(_unique(requests)),
         }
@@ -200,7 +200,7 @@ class _Run:
             seconds=Seconds(load, inference, time.perf_counter() - self.started),
             errors=sum(output.error is not None for output in outputs.values()),
             details=_details(self.plan, sizes),
-            warnings=tuple(_warnings(tallies, outputs.values(), journal)),
+            warnings=tuple(_warnings(tallies, journal)),
         )
 
 
@@ -211,7 +211,7 @@ def _unique(questions: Questions) -> dict[str, Request]:
 def build_engine(name: str, args: dict[str, Any]) -> tuple[BaseEngine, EngineSpec]:
     """The engine named `name` with its options. Raises UnknownNameError, ConfigError, PluginError."""
     cls, spec = load_engine_class(name)
-    return options.build(cls, {k: v for k, v in args.items() if v != "***"}, f"engine {name!r}"), spec
+    return options.build(cls, args, f"engine {name!r}"), spec
 
 
 def resolve_model(model: Model, engine: EngineSpec) -> Model:
@@ -285,13 +285,12 @@ def _details(plan: Plan, sizes: dict[str, int]) -> dict[str, Any]:
     }
 
 
-def _warnings(tallies: dict[str, Tally], outputs: Iterable[Output], journal: Journal) -> list[str]:
+def _warnings(tallies: dict[str, Tally], journal: Journal) -> list[str]:
     found = []
     for name, tally in tallies.items():
         found += [f"{name}: {count} samples {kind}" for kind, count in tally.notes.items()]
         if tally.failed:
-            first = next(output.error for output in outputs if output.error)
-            found.append(f"{name}: {tally.failed} documents not scored because a request failed ({first})")
+            found.append(f"{name}: {tally.failed} documents not scored because a request failed ({tally.error})")
     if journal.damaged:
         found.append(f"{journal.damaged} damaged journal records were asked again")
     return found

@@ -27,8 +27,13 @@ def metric_rows(results: dict[str, dict[str, Any]]) -> list[tuple[str, str, str,
                 continue
             error = row.get(f"{name}_stderr,{filter_name}")
             label = name if filter_name == "none" else f"{name} ({filter_name})"
-            rows.append((task, label, f"{value:.4f}", f"± {error:.4f}" if isinstance(error, float) else ""))
+            rows.append((task, label, number(value), f"± {number(error)}" if isinstance(error, float) else ""))
     return rows
+
+
+def number(value: float) -> str:
+    """Four decimals, or four digits where the number is so large that decimals say nothing."""
+    return f"{value:.4f}" if abs(value) < 100_000 else f"{value:.4g}"
 
 
 def _cost(result: RunResult) -> str:

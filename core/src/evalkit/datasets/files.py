@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,16 +39,22 @@ def read_file(path: Path) -> list[Doc]:
         if path.name.endswith(".parquet"):
             return _read_parquet(path)
         text = _read_text(path)
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+        if path.name.removesuffix(".gz").endswith(".csv"):
+            return _read_csv(text)
+    except (OSError, EOFError, ValueError, zlib.error, csv.Error) as error:
         raise DataError(f"data file {path} cannot be read ({one_line(error)}). Fetch it again") from error
-    if path.name.removesuffix(".gz").endswith(".csv"):
-        return list(csv.DictReader(io.StringIO(text, newline="")))
     return _parse_lines(path, text)
 
 
 def _read_text(path: Path) -> str:
     data = path.read_bytes()
-    return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
+    # Files saved by a spreadsheet may begin with a byte order mark.
+    return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
+
+
+def _read_csv(text: str) -> list[Doc]:
+    csv.field_size_limit(2**31 - 1)  # the default refuses a long article
+    return list(csv.DictReader(io.StringIO(text, newline="")))
 
 
 def _parse_lines(path: Path, text: str) -> list[Doc]:

@@ -8,6 +8,7 @@ from typing import Any
 from evalkit.datasets import DatasetSpec
 from evalkit.errors import DatasetNotFoundError, one_line
 from evalkit.hooks import hookimpl
+from evalkit.hub import hub_is_reachable
 
 
 @hookimpl(trylast=True)
@@ -15,6 +16,7 @@ def open_dataset(dataset: DatasetSpec, split: str, data_dir: str | None) -> Sequ
     """Documents downloaded from the hub, or from the `datasets` library's own cache."""
     where = f"not in the mirror {data_dir}" if data_dir else "no mirror was given with --data-dir"
     label = f"data set {dataset.label!r}, split {split!r}"
+    reachable = hub_is_reachable()
     try:
         import datasets
     except ImportError as error:
@@ -25,8 +27,9 @@ def open_dataset(dataset: DatasetSpec, split: str, data_dir: str | None) -> Sequ
     try:
         table = datasets.load_dataset(dataset.path, dataset.config, split=split, revision=dataset.revision)
     except Exception as error:  # the library raises many kinds: network, unknown id, gated, broken cache
+        cause = "did not give it" if reachable else "cannot be reached"
         raise DatasetNotFoundError(
-            f"{label}: {where}, and the hub did not give it ({type(error).__name__}: {one_line(error, 160)}). "
+            f"{label}: {where}, and the hub {cause} ({type(error).__name__}: {one_line(error, 160)}). "
             "Check the network, or give a mirror with --data-dir"
         ) from error
     return [dict(row) for row in table]

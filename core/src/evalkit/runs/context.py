@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from evalkit.runs.folder import RunFolder
-from evalkit.runs.spec import RunSpec
-from evalkit.tasks.base import Task
+if TYPE_CHECKING:
+    # Every command loads the plugins that see a RunContext: pydantic must not come with them.
+    from evalkit.runs.folder import RunFolder
+    from evalkit.runs.spec import RunSpec
+    from evalkit.tasks.base import Task
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,8 @@ from evalkit.errors import DiskFullError, RunError, RunLockedError, RunNotFoundE
 MANIFEST, JOURNAL, RESULTS, LOCK = "run.json", "journal.sqlite", "results.json", "run.lock"
 NEEDED_BYTES = 32 * 1024 * 1024
 FORMAT = 1
+ESCAPED = "backslashreplace"
+"""What UTF-8 cannot hold, half a surrogate pair, becomes the escape that JSON has for it."""
 
 
 class RunFolder:
@@ -100,7 +102,9 @@ class RunFolder:
     def read_json(self, name: str) -> dict[str, Any]:
         """The object in a JSON file. Raises RunError where it is missing or damaged."""
         try:
-            value: dict[str, Any] = json.loads((self.path / name).read_text(encoding="utf-8"))
+            value = json.loads((self.path / name).read_text(encoding="utf-8"))
+            if not isinstance(value, dict):
+                raise ValueError("no object")
         except (OSError, ValueError) as error:
             raise RunError(f"{self.path / name} is damaged ({error}). Start the run again") from error
         return value
@@ -112,15 +116,18 @@ class RunFolder:
     def write_json(self, name: str, value: Any) -> None:
         """Replace a JSON file; readers see the old one or the new one."""
         part = self.path / f"{name}.part"
+        text = json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n"
         with disk_errors(self.path):
-            part.write_text(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+            part.write_text(text, encoding="utf-8", errors=ESCAPED)
             part.replace(self.path / name)
 
     def append_line(self, name: str, text: str) -> None:
         """Add a line to a file that appears once `commit` is called."""
         with disk_errors(self.path):
             if name not in self._parts:
-                self._parts[name] = (self.path / f"{name}.part").open("w", encoding="utf-8", newline="\n")
+                self._parts[name] = (self.path / f"{name}.part").open(
+                    "w", encoding="utf-8", errors=ESCAPED, newline="\n"
+                )
             self._parts[name].write(text + "\n")
 
     def commit(self) -> None:

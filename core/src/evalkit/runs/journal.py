@@ -80,7 +80,8 @@ class Journal:
         """Write one output, and with it what this attempt has cost so far."""
         kind = next(name for name, cls in KINDS.items() if isinstance(output, cls))
         text = json.dumps(dataclasses.asdict(output))
-        row = (key, kind, text, output.error is not None, _checksum(key, text))
+        failed = int(output.error is not None)
+        row = (key, kind, text, failed, _checksum(key, kind, text, failed))
         with self._guard(), self._db:
             self._db.execute("BEGIN")
             self._db.execute("INSERT OR REPLACE INTO outputs VALUES (?, ?, ?, ?, ?)", row)
@@ -104,7 +105,7 @@ class Journal:
         with self._guard():
             rows = self._db.execute("SELECT rowid, key, kind, output, failed, checksum FROM outputs").fetchall()
         for rowid, key, kind, text, failed, checksum in rows:
-            if _checksum(key, text) != checksum or kind not in KINDS:
+            if _checksum(key, kind, text, failed) != checksum or kind not in KINDS:
                 bad.append(rowid)
             elif not failed:
                 found[key] = _adapter(kind).validate_python(json.loads(text))
@@ -166,10 +167,14 @@ class Journal:
             raise _as_run_error(error, self.path) from error
 
 
+def _lenient(data: bytes) -> str:
+    """Damaged text must reach the checksum instead of stopping the query."""
+    return data.decode("utf-8", "replace")
+
+
 def _connect(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, isolation_level=None)
-    # Damaged text must reach the checksum instead of stopping the query.
-    db.text_factory = lambda data: data.decode("utf-8", "replace")
+    db.text_factory = _lenient
     try:
         # WAL makes a commit one append; NORMAL survives a killed process without a disk flush for every record.
         db.execute("PRAGMA journal_mode = WAL")
@@ -188,6 +193,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 def _readable_rows(path: Path) -> Iterator[tuple[Any, ...]]:
     with suppress(sqlite3.DatabaseError):
         db = sqlite3.connect(path)
+        db.text_factory = _lenient
         cursor = db.execute("SELECT key, kind, output, failed, checksum FROM outputs NOT INDEXED")
         while (row := cursor.fetchone()) is not None:
             yield row
@@ -202,8 +208,8 @@ def _as_run_error(error: sqlite3.Error, path: Path) -> RunError:
     return RunError(f"journal {path} cannot be used ({one_line(error)}). Check the disk and its permissions")
 
 
-def _checksum(key: str, text: str) -> int:
-    return zlib.crc32(f"{key}\n{text}".encode())
+def _checksum(key: str, kind: str, text: str, failed: int) -> int:
+    return zlib.crc32(f"{key}\n{kind}\n{failed}\n{text}".encode())
 
 
 @functools.cache
@@ -218,7 +224,9 @@ def count_answers(path: Path) -> int:
     if not path.is_file():
         return 0
     with suppress(sqlite3.Error):
-        db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        # "immutable" leaves no files behind, but must not be said of a journal that is being written to.
+        still = "" if path.with_name(f"{path.name}-wal").exists() else "&immutable=1"
+        db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro{still}", uri=True)
         try:
             count: int = db.execute("SELECT COUNT(*) FROM outputs WHERE NOT failed").fetchone()[0]
             return count

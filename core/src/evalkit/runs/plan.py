@@ -113,7 +113,8 @@ def _plan_task(task: Task, spec: RunSpec) -> PlannedTask:
 def _documents(task: Task, split: str, data_dir: str | None) -> list[Doc]:
     docs = load_split(task.dataset, split, data_dir)
     prepared = [checked(task, index, doc, task.prepared) for index, doc in enumerate(docs)]
-    kept = [doc for doc in prepared if task.keep is None or task.keep(doc)]
+    keep = task.keep
+    kept = [doc for index, doc in enumerate(prepared) if keep is None or checked(task, index, doc, keep)]
     if not kept:
         raise EmptyDatasetError(f"task {task.name!r} keeps none of the {len(docs)} documents of {task.dataset.label}")
     return kept

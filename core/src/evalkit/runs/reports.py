@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from evalkit.engine import redact
 from evalkit.hooks import hookimpl
 from evalkit.results import RunResult, Sample
 from evalkit.runs.context import RunContext
@@ -27,7 +28,7 @@ def run_finished(run: RunContext, result: RunResult) -> None:
 
 def results_document(run: RunContext, result: RunResult) -> dict[str, Any]:
     """The content of results.json: what `--json` prints, and the harness's own keys beside it."""
-    model_args = [f"pretrained={run.spec.model}", *(f"{k}={v}" for k, v in run.spec.model_args.items())]
+    model_args = [f"pretrained={run.spec.model}", *(f"{k}={v}" for k, v in redact(run.spec.model_args).items())]
     return {
         **result.to_dict(),
         **result.details,

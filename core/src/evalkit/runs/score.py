@@ -46,16 +46,23 @@ class Tally:
     planned: PlannedTask
     values: dict[tuple[str, str], list[Any]] = field(default_factory=dict)
     failed: int = 0
+    error: str | None = None
+    """Why the first of them failed."""
     notes: dict[str, int] = field(default_factory=dict)
+    _noted: set[tuple[int, str]] = field(default_factory=set)
 
     def add(self, sample: Sample) -> None:
         """Count one sample."""
         if sample.error is not None:
             self.failed += 1
+            self.error = self.error or sample.error
         for note in sample.notes:
             # "truncated: 2311 tokens, ..." differs from sample to sample; the summary counts the kind.
+            # Each filter makes a sample of its own: a document counts once.
             kind = note.partition(":")[0]
-            self.notes[kind] = self.notes.get(kind, 0) + 1
+            if (sample.doc_id, kind) not in self._noted:
+                self._noted.add((sample.doc_id, kind))
+                self.notes[kind] = self.notes.get(kind, 0) + 1
         for name, value in sample.values.items():
             self.values.setdefault((name, sample.filter), []).append(value)
 

@@ -43,7 +43,7 @@ def make_spec(values: dict[str, Any]) -> RunSpec:
         raise ConfigError(f"a run has no field {unknown[0]!r}.{did_you_mean(unknown[0], RunSpec.model_fields)}")
     missing = [name for name in ("tasks", "engine", "model") if not values.get(name)]
     if missing:
-        raise ConfigError(f"a run needs {' and '.join(missing)}. See: evalkit run --help")
+        raise ConfigError(f"a run needs {', '.join(missing)}. See: evalkit run --help")
     try:
         return RunSpec.model_validate(values)
     except ValidationError as error:

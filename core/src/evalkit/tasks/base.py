@@ -98,7 +98,7 @@ def checked(task: Task, index: int | None, doc: Doc, step: Callable[[Doc], T]) -
     try:
         return step(doc)
     except KeyError as error:
-        fields = ", ".join(sorted(doc)) or "none"
+        fields = ", ".join(sorted(map(str, doc))) or "none"
         raise DocumentError(
             f"task {task.name!r}: {where} lacks the field {error}. It has: {fields}. "
             f"Check that the data is {task.dataset.label}"

@@ -68,6 +68,13 @@ class Generate(Task):
         """The accepted text or texts."""
         return self.answer(doc)
 
+    def check(self, doc: Doc) -> None:
+        """Read every field; each accepted answer is a text."""
+        super().check(doc)
+        for answer in self.answers(doc):
+            if not isinstance(answer, str):
+                raise TypeError(f"an answer is {answer!r}, not a text")
+
 
 def _apply(steps: Sequence[Filter], texts: list[str]) -> list[str]:
     for step in steps:

@@ -115,6 +115,14 @@ def class_f1(triples: Sequence[tuple[int, int, int]], label: int) -> float:
     return 2 * true / (claimed + actual) if claimed + actual else 0.0
 
 
+def _exp(value: float) -> float:
+    """exp, infinite where floats end: a hopeless model must not stop the run."""
+    try:
+        return math.exp(value)
+    except OverflowError:
+        return math.inf
+
+
 def target_logprob(scored: ScoredTarget) -> float:
     """Log-probability of the target."""
     return scored.logprob
@@ -122,7 +130,7 @@ def target_logprob(scored: ScoredTarget) -> float:
 
 def target_perplexity(logprobs: Sequence[float]) -> float:
     """exp of the negative mean log-probability of a document's target."""
-    return math.exp(-mean(logprobs))
+    return _exp(-mean(logprobs))
 
 
 def target_perplexity_stderr(logprobs: Sequence[float]) -> float | None:
@@ -178,7 +186,7 @@ def nats_per_unit_stderr(pairs: Sequence[tuple[float, int]]) -> float | None:
 
 def weighted_perplexity(pairs: Sequence[tuple[float, int]]) -> float:
     """exp of the negative log-probability per unit."""
-    return math.exp(nats_per_unit(pairs))
+    return _exp(nats_per_unit(pairs))
 
 
 def weighted_perplexity_stderr(pairs: Sequence[tuple[float, int]]) -> float | None:

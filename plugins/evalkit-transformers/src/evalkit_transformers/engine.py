@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from evalkit.engine import BaseEngine, BaseInferenceSession
 from evalkit.errors import MissingDependencyError
+from evalkit.hub import hub_is_reachable
 from evalkit.model import Model
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -33,6 +35,9 @@ class Transformers(BaseEngine):
 
     def build(self, model: Model) -> BaseInferenceSession:
         """Load `model`. Raises ModelNotFoundError, ModelError, MissingDependencyError."""
+        if not Path(model.path).exists():
+            # Before huggingface_hub is imported: it reads at import whether it is offline.
+            hub_is_reachable()
         try:
             from evalkit_transformers.session import TransformersSession
         except ImportError as error:

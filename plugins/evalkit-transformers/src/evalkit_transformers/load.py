@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 
 from evalkit.errors import MissingDependencyError, ModelError, ModelNotFoundError, one_line
+from evalkit.hub import hub_is_reachable
 from evalkit.model import Model
 from evalkit_transformers.engine import Transformers
 
@@ -34,10 +36,15 @@ def load_model(engine: Transformers, model: Model) -> Any:
     except ImportError as error:
         raise MissingDependencyError(f"model {model.path!r} needs a library: {one_line(error)}") from error
     except OSError as error:
-        raise ModelNotFoundError(
-            f"model {model.path!r} cannot be loaded: {one_line(error, 200)}. Check --model and the network"
-        ) from error
+        cause = one_line(error, 200)
+        if not Path(model.path).exists() and not hub_is_reachable():
+            cause = "it is neither a path, a registered model nor in the hub's cache, and the hub cannot be reached"
+        raise ModelNotFoundError(f"model {model.path!r} cannot be loaded: {cause}. Check --model") from error
     except Exception as error:
+        if "trust_remote_code" in str(error):
+            raise ModelError(
+                f"model {model.path!r} brings code of its own. If you trust it: --model-arg trust_remote_code=true"
+            ) from error
         # Each library on the way has exceptions of its own for a broken file: safetensors', huggingface_hub's, ...
         raise ModelError(
             f"model {model.path!r} cannot be loaded ({one_line(error, 200)}). Check its files and the engine's options"

@@ -136,6 +136,7 @@ class TransformersSession(TokenSession):
         """Device, dtype, attention and batching in use."""
         config = self.model.config
         quantization = getattr(config, "quantization_config", None)
+        method = getattr(quantization, "quant_method", "yes")
         return {
             "backend": "transformers",
             "architecture": type(self.model).__name__,
@@ -143,7 +144,7 @@ class TransformersSession(TokenSession):
             "device_map": {k: str(v) for k, v in (getattr(self.model, "hf_device_map", None) or {}).items()} or None,
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "attn_implementation": getattr(config, "_attn_implementation", None),
-            "quantization": str(getattr(quantization, "quant_method", "yes")) if quantization else None,
+            "quantization": str(getattr(method, "value", method)) if quantization else None,
             "max_length": self.max_length,
             "batch_tokens": self.batch_tokens,
             "logits": "scored positions" if self.head.works else "all positions",

@@ -62,7 +62,9 @@ class Steps(ABC):
             logits = output.logits[:, -1]
         self.cache = {name: output[name] for name in CACHES if output.get(name) is not None}
         # A subclass may hold states of its own, which reorder_cache would leave as they are.
-        if not self.cache or any(type(cache) not in (DynamicCache, EncoderDecoderCache) for cache in self.cache.values()):
+        if not self.cache or any(
+            type(cache) not in (DynamicCache, EncoderDecoderCache) for cache in self.cache.values()
+        ):
             name = type(session.model).__name__
             raise ModelError(f"evalkit cannot generate with {name}: it keeps its state in a way of its own")
         return logits

@@ -1,0 +1,580 @@
+"""Generation is that of `model.generate`, token by token, and every request keeps its own values in a shared batch."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evalkit.errors import ModelError, RequestError
+from evalkit.model import Model
+from evalkit.requests import GenerationOutput, GenerationRequest
+from evalkit_transformers.engine import Transformers
+from evalkit_transformers.sampling import limited, next_token
+from evalkit_transformers.session import TransformersSession
+
+PROMPTS = (
+    "The sky is",
+    "A",
+    "There were three apples on the table and she ate one of them, then another; the king, who had seen it all,",
+    "Question: how many?\nAnswer:",
+    "Two and two make",
+)
+# Not the same for all: rows leave their batch at different times.
+LIMITS = (24, 3, 12, 1, 18)
+SMALL = {
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 128,
+    "max_position_embeddings": 128,
+    "vocab_size": 384,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+BART = {
+    "d_model": 64,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 128,
+    "decoder_ffn_dim": 128,
+    "max_position_embeddings": 128,
+    "vocab_size": 384,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+    "decoder_start_token_id": 2,
+    "forced_eos_token_id": None,
+}
+Write = Callable[[transformers.PreTrainedConfig], Path]
+
+
+def prompt_of(session: TransformersSession, text: str) -> list[int]:
+    """The token ids of a prompt, from the Hugging Face tokenizer."""
+    ids: list[int] = session.hf_tokenizer(text)["input_ids"]
+    return ids
+
+
+def reference(session: TransformersSession, prompt: Sequence[int], **options: Any) -> list[tuple[int, ...]]:
+    """What `model.generate` makes of one prompt alone: the new tokens of every returned sequence."""
+    ids = torch.tensor([list(prompt)])
+    options = {"do_sample": False, **options}
+    with torch.inference_mode():
+        sequences = session.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **options).tolist()
+    skip = 1 if session.is_encoder_decoder else len(prompt)
+    eos = session.tokenizer.eos_token_ids
+    found = []
+    for sequence in sequences:
+        new = sequence[skip:]
+        end = next((index + 1 for index, token in enumerate(new) if token in eos), len(new))
+        found.append(tuple(new[:end]))
+    return found
+
+
+def greedy_requests() -> list[GenerationRequest]:
+    """Prompts of mixed lengths, each with a limit of its own."""
+    return [GenerationRequest(prompt=p, max_new_tokens=n) for p, n in zip(PROMPTS, LIMITS, strict=True)]
+
+
+def answer(session: TransformersSession, request: GenerationRequest) -> GenerationOutput:
+    """The output of a request that is asked alone."""
+    output = session.generate([request])[0]
+    assert output.error is None
+    return output
+
+
+def same(output: GenerationOutput, other: GenerationOutput) -> bool:
+    """Whether two outputs are equal but for their times."""
+
+    def content(value: GenerationOutput) -> Any:
+        kept = replace(value, timing=None, logprobs=None, alternatives=())
+        return kept, [content(item) for item in value.alternatives]
+
+    return bool(content(output) == content(other))
+
+
+@pytest.fixture(scope="module")
+def stopping(llama_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TransformersSession]:
+    """The Llama, which now ends at the first new token that comes fourth or later after "The sky is"."""
+    folder = tmp_path_factory.mktemp("stopping") / "hf"
+    shutil.copytree(llama_path, folder)
+    engine = Transformers(dtype="float32", device="cpu")
+    with TransformersSession(engine, Model(str(folder))) as session:
+        ids = session.generate([GenerationRequest(prompt=PROMPTS[0], max_new_tokens=12)])[0].token_ids
+    end = next(token for index, token in enumerate(ids) if index >= 3 and token not in ids[:index])
+    config = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))
+    (folder / "generation_config.json").write_text(json.dumps({**config, "eos_token_id": [2, end]}), encoding="utf-8")
+    with TransformersSession(engine, Model(str(folder))) as session:
+        yield session
+
+
+# ── greedy ──────────────────────────────────────────────────────────────────────────────────────────────
+def test_greedy_is_that_of_transformers(tiny: TransformersSession) -> None:
+    """A batch of prompts of mixed lengths gives, token by token, what `model.generate` gives for each alone."""
+    for prompt, limit, output in zip(PROMPTS, LIMITS, tiny.generate(greedy_requests()), strict=True):
+        assert output.token_ids == reference(tiny, prompt_of(tiny, prompt), max_new_tokens=limit)[0]
+        assert output.text == tiny.hf_tokenizer.decode(output.token_ids, skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 64])
+def test_batches_change_no_text(tiny: TransformersSession, batch_size: int) -> None:
+    """Any batch size and any order give the same tokens."""
+    expected = [answer(tiny, request) for request in greedy_requests()]
+    outputs = tiny.generate(greedy_requests()[::-1], batch_size=batch_size)[::-1]
+    assert all(same(output, other) for output, other in zip(outputs, expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(
+            transformers.GPT2Config(n_embd=64, n_layer=2, n_head=4, n_positions=128, vocab_size=384), id="gpt2"
+        ),
+        pytest.param(transformers.BloomConfig(hidden_size=64, n_layer=2, n_head=4, vocab_size=384), id="bloom"),
+        pytest.param(
+            transformers.Gemma2Config(**SMALL, head_dim=16, sliding_window=8, final_logit_softcapping=1.5), id="gemma2"
+        ),
+        pytest.param(
+            transformers.MambaConfig(hidden_size=64, num_hidden_layers=2, state_size=8, vocab_size=384), id="mamba"
+        ),
+        pytest.param(transformers.Lfm2Config(**SMALL, layer_types=["conv", "full_attention"]), id="lfm2"),
+        pytest.param(
+            transformers.FalconH1Config(
+                **SMALL,
+                mamba_n_heads=8,
+                mamba_d_head=16,
+                mamba_d_ssm=128,
+                mamba_d_state=8,
+                mamba_n_groups=1,
+                mamba_chunk_size=16,
+                head_dim=16,
+            ),
+            id="falcon-h1",
+        ),
+        pytest.param(transformers.BartConfig(**BART), id="bart"),
+    ],
+)
+def test_greedy_holds_for_other_kinds_of_models(random_checkpoint: Write, config: Any) -> None:
+    """Left padding and rows that leave early change no token with learned positions, windows or recurrent states."""
+    engine = Transformers(dtype="float32", device="cpu")
+    with TransformersSession(engine, Model(str(random_checkpoint(config)))) as session:
+        for prompt, limit, output in zip(PROMPTS, LIMITS, session.generate(greedy_requests()), strict=True):
+            assert output.token_ids == reference(session, prompt_of(session, prompt), max_new_tokens=limit)[0]
+
+
+def test_a_model_with_a_cache_of_its_own_is_refused(random_checkpoint: Write) -> None:
+    """Where the state cannot be kept row by row, generation says so instead of giving other text; scores work."""
+    config = transformers.MiniMaxConfig(
+        **SMALL, num_local_experts=2, head_dim=16, block_size=8, layer_types=["linear_attention", "full_attention"]
+    )
+    engine = Transformers(dtype="float32", device="cpu")
+    with (
+        TransformersSession(engine, Model(str(random_checkpoint(config)))) as session,
+        pytest.raises(ModelError, match="MiniMaxForCausalLM"),
+    ):
+        session.generate(greedy_requests())
+
+
+def test_the_end_token_ends_the_text(stopping: TransformersSession) -> None:
+    """A request ends at any of the checkpoint's end tokens; the others of its batch go on."""
+    outputs = stopping.generate(greedy_requests())
+    for prompt, limit, output in zip(PROMPTS, LIMITS, outputs, strict=True):
+        ids = reference(stopping, prompt_of(stopping, prompt), max_new_tokens=limit, pad_token_id=0)[0]
+        assert output.token_ids == ids
+        assert output.finish_reason == ("stop" if ids[-1] in stopping.tokenizer.eos_token_ids else "length")
+    assert outputs[0].finish_reason == "stop"
+    assert 4 <= len(outputs[0].token_ids) < LIMITS[0]
+
+
+@pytest.mark.parametrize("minimum", [8, 12])
+def test_min_new_tokens_forbids_the_end_token(stopping: TransformersSession, minimum: int) -> None:
+    """No end token is chosen before min_new_tokens, as in `model.generate`."""
+    request = GenerationRequest(prompt=PROMPTS[0], max_new_tokens=16, min_new_tokens=minimum)
+    options = {"max_new_tokens": 16, "min_new_tokens": minimum, "pad_token_id": 0}
+    ids = answer(stopping, request).token_ids
+    assert ids == reference(stopping, prompt_of(stopping, PROMPTS[0]), **options)[0]
+    assert len(ids) >= minimum
+
+
+def test_min_new_tokens_holds_back_stop_strings(llama: TransformersSession) -> None:
+    """A stop string does not end a request before it has min_new_tokens."""
+    free = answer(llama, GenerationRequest(prompt=PROMPTS[0], max_new_tokens=12))
+    stop = llama.tokenizer.decode(free.token_ids[:1])
+    held = answer(llama, GenerationRequest(prompt=PROMPTS[0], max_new_tokens=12, min_new_tokens=6, stop=(stop,)))
+    assert len(held.token_ids) == 6
+
+
+# ── stop strings ────────────────────────────────────────────────────────────────────────────────────────
+def test_a_stop_string_may_span_tokens(tiny: TransformersSession) -> None:
+    """A stop string that begins in one token and ends in the next ends the request at that token, cut out."""
+    tried = 0
+    for prompt in PROMPTS:
+        base = GenerationRequest(prompt=prompt, max_new_tokens=24)
+        free = answer(tiny, base)
+        texts = [tiny.tokenizer.decode(free.token_ids[:count]) for count in range(25)]
+        for count in range(2, 25):
+            before, after = texts[count - 1], texts[count]
+            stop = before[-1:] + after[len(before) : len(before) + 1]
+            # Bytes of an incomplete character are no text to stop at; an earlier match would stop earlier.
+            if "\ufffd" in stop or len(stop) < 2 or free.text.index(stop) != len(before) - 1:
+                continue
+            tried += 1
+            output = answer(tiny, replace(base, stop=("never", stop)))
+            assert (output.text, output.finish_reason) == (before[:-1], "stop")
+            assert output.token_ids == free.token_ids[:count]
+    assert tried >= 5
+
+
+def test_the_first_stop_string_counts(llama: TransformersSession) -> None:
+    """Of several stop strings, text ends before the one that comes first."""
+    free = answer(llama, GenerationRequest(prompt=PROMPTS[0], max_new_tokens=12)).text
+    early, late = free[2:4], free[-3:]
+    for stops in ((early, late), (late, early)):
+        output = answer(llama, GenerationRequest(prompt=PROMPTS[0], max_new_tokens=12, stop=stops))
+        assert output.text == free[: free.index(early)]
+
+
+# ── values of each request ──────────────────────────────────────────────────────────────────────────────
+def test_each_request_keeps_its_own_values(stopping: TransformersSession) -> None:
+    """Greedy, sampled, stopped, held back, several samples and beams in one batch: each as if asked alone."""
+    prompt = PROMPTS[0]
+    free = answer(stopping, GenerationRequest(prompt=PROMPTS[2], max_new_tokens=12)).text
+    requests = [
+        GenerationRequest(prompt=prompt, max_new_tokens=12),
+        GenerationRequest(prompt=prompt, max_new_tokens=9, temperature=0.9, top_p=0.95, seed=7),
+        GenerationRequest(prompt=prompt, max_new_tokens=9, temperature=1.5, top_k=20, seed=8),
+        GenerationRequest(prompt=prompt, max_new_tokens=9, temperature=1.0, min_p=0.05, seed=9, n=3),
+        GenerationRequest(prompt=PROMPTS[2], max_new_tokens=12, stop=(free[3:5],)),
+        GenerationRequest(prompt=prompt, max_new_tokens=12, min_new_tokens=10),
+        GenerationRequest(prompt=prompt, max_new_tokens=2),
+        GenerationRequest(prompt=PROMPTS[2], max_new_tokens=6, num_beams=3),
+    ]
+    outputs = stopping.generate(requests)
+    assert all(same(o, answer(stopping, r)) for r, o in zip(requests, outputs, strict=True))
+    # The values matter: no two of these requests have the same answer.
+    assert len({(output.text, output.token_ids) for output in outputs}) == len(outputs)
+
+
+def test_a_seed_gives_the_same_text(tiny: TransformersSession) -> None:
+    """Equal seeds give equal text, alone and in any batch; other seeds give other text."""
+    requests = [
+        GenerationRequest(prompt=prompt, max_new_tokens=12, temperature=1.3, seed=seed)
+        for prompt in PROMPTS
+        for seed in (0, 1)
+    ]
+    together = tiny.generate(requests)
+    alone = [answer(tiny, request) for request in requests]
+    assert all(same(output, other) for output, other in zip(together, alone, strict=True))
+    assert len({output.token_ids for output in together}) == len(requests)
+
+
+def test_no_seed_means_another_text_each_time(llama: TransformersSession) -> None:
+    """Sampling without a seed is not repeated, whatever torch's own seed is."""
+    request = GenerationRequest(prompt=PROMPTS[0], max_new_tokens=16, temperature=2.0)
+    texts = set()
+    for _ in range(3):
+        torch.manual_seed(0)
+        texts.add(answer(llama, request).text)
+    assert len(texts) == 3
+
+
+def test_samples_become_alternatives(llama: TransformersSession) -> None:
+    """`n` samples are the output and its alternatives: different texts, the same for the same seed."""
+    request = GenerationRequest(prompt=PROMPTS[0], max_new_tokens=8, temperature=1.5, seed=3, n=4)
+    output, again = answer(llama, request), answer(llama, request)
+    texts = [output.text, *(other.text for other in output.alternatives)]
+    assert len(set(texts)) == 4
+    assert same(output, again)
+    assert all(other.usage and not other.alternatives for other in output.alternatives)
+
+
+def test_one_candidate_is_greedy(tiny: TransformersSession) -> None:
+    """top_k 1, a tiny top_p and min_p 1 each leave only the most likely token."""
+    expected = [answer(tiny, request).token_ids for request in greedy_requests()]
+    for limit in ({"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1.0}):
+        sampled = [replace(request, temperature=1.7, seed=5, **limit) for request in greedy_requests()]
+        assert [output.token_ids for output in tiny.generate(sampled)] == expected
+
+
+@settings(max_examples=150, deadline=None, database=None)
+@given(
+    seed=st.integers(0, 10_000),
+    size=st.integers(1, 300),
+    scale=st.floats(0.1, 10),
+    top_k=st.sampled_from([0, 1, 2, 17, 300]),
+    top_p=st.floats(0.01, 1.0),
+    min_p=st.sampled_from([0.0, 0.001, 0.05, 0.3, 1.0]),
+)
+def test_limits_are_those_of_transformers(
+    seed: int, size: int, scale: float, top_k: int, top_p: float, min_p: float
+) -> None:
+    """top_k, top_p and min_p, alone and together, keep the tokens that Transformers' logits processors keep."""
+    logits = torch.randn(size, generator=torch.Generator().manual_seed(seed)) * scale
+    expected = logits[None]
+    if top_k:
+        expected = transformers.TopKLogitsWarper(top_k)(None, expected)
+    if top_p < 1:
+        expected = transformers.TopPLogitsWarper(top_p)(None, expected)
+    if min_p:
+        expected = transformers.MinPLogitsWarper(min_p)(None, expected)
+    found = limited(logits, GenerationRequest(prompt="", top_k=top_k, top_p=top_p, min_p=min_p))
+    assert torch.equal(found, expected[0])
+
+
+def test_draws_follow_the_distribution() -> None:
+    """Tokens are drawn as often as their probability at the given temperature says."""
+    logits, temperature, draws = torch.tensor([0.0, 1.0, 2.0, -torch.inf]), 0.7, 4000
+    request = GenerationRequest(prompt="", temperature=temperature)
+    generator = torch.Generator().manual_seed(0)
+    tokens = [next_token(logits, request, generator) for _ in range(draws)]
+    shares = torch.bincount(torch.tensor(tokens), minlength=4) / draws
+    # Three standard deviations of a share are below 0.024.
+    assert shares.tolist() == pytest.approx((logits / temperature).softmax(-1).tolist(), abs=0.024)
+    assert shares[3] == 0
+
+
+# ── beams ───────────────────────────────────────────────────────────────────────────────────────────────
+@pytest.mark.parametrize("beams", [2, 4])
+def test_beams_are_those_of_transformers(tiny: TransformersSession, beams: int) -> None:
+    """num_beams gives what `model.generate` gives, the n best as alternatives."""
+    requests = [GenerationRequest(prompt=p, max_new_tokens=10, num_beams=beams, n=2) for p in PROMPTS[:3]]
+    for request, output in zip(requests, tiny.generate(requests), strict=True):
+        assert request.prompt is not None
+        options = {"max_new_tokens": 10, "num_beams": beams, "num_return_sequences": 2}
+        best, second = reference(tiny, prompt_of(tiny, request.prompt), **options)
+        assert output.token_ids == best
+        assert [other.token_ids for other in output.alternatives] == [second]
+        assert output.text == tiny.hf_tokenizer.decode(best, skip_special_tokens=True)
+
+
+def test_beams_end_at_the_end_token_and_at_stop_strings(stopping: TransformersSession) -> None:
+    """Beam search keeps end tokens, min_new_tokens and stop strings, and says why it ended."""
+    base = GenerationRequest(prompt=PROMPTS[0], max_new_tokens=12, num_beams=2)
+    free = answer(stopping, replace(base, min_new_tokens=12))
+    assert (free.finish_reason, len(free.token_ids)) == ("length", 12)
+    stopped = answer(stopping, replace(base, min_new_tokens=1, stop=(free.text[4:6],)))
+    assert stopped.finish_reason == "stop"
+    assert free.text[4:6] not in stopped.text
+
+
+# ── log-probabilities, usage, timing ────────────────────────────────────────────────────────────────────
+def test_logprobs_are_the_models_own(stopping: TransformersSession) -> None:
+    """Each token's log-probability, and those of the most likely ones, are before temperature and limits."""
+    sampled = {"temperature": 1.4, "top_k": 30, "seed": 11}
+    requests = [
+        GenerationRequest(prompt=PROMPTS[0], max_new_tokens=6, min_new_tokens=6, logprobs=4),
+        GenerationRequest(prompt=PROMPTS[2], max_new_tokens=9, logprobs=3, **sampled),
+        GenerationRequest(prompt=PROMPTS[1], max_new_tokens=5, logprobs=0),
+        GenerationRequest(prompt=PROMPTS[1], max_new_tokens=5),
+    ]
+    outputs = stopping.generate(requests)
+    assert outputs[3].logprobs is None
+    for request, output in zip(requests[:3], outputs, strict=False):
+        assert request.prompt is not None
+        assert output.logprobs is not None
+        assert [entry.token_id for entry in output.logprobs] == list(output.token_ids)
+        ids = [*prompt_of(stopping, request.prompt), *output.token_ids]
+        with torch.inference_mode():
+            expected = stopping.model(torch.tensor([ids[:-1]])).logits[0, -len(output.token_ids) :].log_softmax(-1)
+        for entry, row in zip(output.logprobs, expected, strict=True):
+            assert entry.logprob == pytest.approx(float(row[entry.token_id]), abs=1e-4)
+            assert entry.token == stopping.tokenizer.decode([entry.token_id], skip_special=False)
+            best = row.topk(request.logprobs or 0)
+            assert [token for token, _, _ in entry.top] == best.indices.tolist()
+            assert [value for _, _, value in entry.top] == pytest.approx(best.values.tolist(), abs=1e-4)
+
+
+def test_usage_and_timing_are_given(tiny: TransformersSession) -> None:
+    """Every output counts its tokens, and knows when its first and its last came."""
+    requests = [*greedy_requests(), GenerationRequest(prompt=PROMPTS[0], max_new_tokens=4, num_beams=2)]
+    for request, output in zip(requests, tiny.generate(requests), strict=True):
+        assert request.prompt is not None
+        assert output.usage is not None
+        assert output.timing is not None
+        assert output.usage.prompt_tokens == len(prompt_of(tiny, request.prompt))
+        assert output.usage.completion_tokens == len(output.token_ids)
+        assert 0 < output.timing.first_token <= output.timing.total
+
+
+def test_short_answers_come_first(llama: TransformersSession) -> None:
+    """A request's time ends with its own last token, not with its batch."""
+    short, long = llama.generate([GenerationRequest(prompt=PROMPTS[0], max_new_tokens=n) for n in (1, 24)])
+    assert short.timing is not None
+    assert long.timing is not None
+    assert short.timing.total < long.timing.total
+    assert short.timing.first_token == long.timing.first_token
+
+
+def test_tokens_are_counted(tiny: TransformersSession) -> None:
+    """What goes through the model is counted: prompts with their padding, then one token a row and step."""
+    before = tiny.token_counts()
+    first, second = tiny.generate([GenerationRequest(prompt=PROMPTS[i], max_new_tokens=4) for i in (0, 2)])
+    after = tiny.token_counts()
+    lengths = [len(prompt_of(tiny, PROMPTS[index])) for index in (0, 2)]
+    steps = sum(len(output.token_ids) - 1 for output in (first, second))
+    start = 2 if tiny.is_encoder_decoder else 0
+    assert after.computed - before.computed == 2 * max(lengths) + start + steps
+    assert after.requested - before.requested == sum(lengths) + steps
+
+
+# ── prompts ─────────────────────────────────────────────────────────────────────────────────────────────
+TEMPLATE = (
+    "{% if tools %}{% for tool in tools %}[{{ tool.function.name }}]{% endfor %}{% endif %}"
+    "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant{{ ' thinks' if enable_thinking else '' }}:{% endif %}"
+)
+MESSAGES = ({"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"})
+TOOL = {"type": "function", "function": {"name": "weather", "description": "d", "parameters": {"type": "object"}}}
+
+
+@pytest.mark.parametrize("as_file", [False, True])
+def test_messages_tools_and_variables_reach_the_template(llama_path: Path, tmp_path: Path, as_file: bool) -> None:
+    """A chat request is the text of the given template: messages, tools, variables, and the answer's opening."""
+    template = tmp_path / "template.jinja"
+    template.write_text(TEMPLATE, encoding="utf-8")
+    model = Model(str(llama_path), chat_template=str(template) if as_file else TEMPLATE)
+    with TransformersSession(Transformers(dtype="float32", device="cpu"), model) as session:
+        plain = GenerationRequest(messages=MESSAGES, max_new_tokens=4)
+        full = replace(plain, tools=(TOOL,), chat_template_kwargs={"enable_thinking": True})
+        texts = ("system: Be brief.\nuser: Hi\nassistant:", "[weather]system: Be brief.\nuser: Hi\nassistant thinks:")
+        for request, text in zip((plain, full), texts, strict=True):
+            assert session.prompt_ids(request) == tuple(prompt_of(session, text))
+            written = GenerationRequest(prompt=text, max_new_tokens=4)
+            assert same(answer(session, request), answer(session, written))
+        assert session.apply_chat_template(MESSAGES, add_generation_prompt=False).endswith("user: Hi\n")
+
+
+def test_a_template_that_refuses_fails_its_request_alone(llama_path: Path) -> None:
+    """A template's own error becomes that request's error, on one line; the others are answered."""
+    template = "{% if messages[0].role == 'system' %}{{ raise_exception('no system\nmessages') }}{% endif %}ok"
+    model = Model(str(llama_path), chat_template=template)
+    with TransformersSession(Transformers(dtype="float32", device="cpu"), model) as session:
+        refused, answered = session.generate(
+            [GenerationRequest(messages=MESSAGES[index:], max_new_tokens=2) for index in (0, 1)]
+        )
+        with pytest.raises(RequestError, match="no system"):
+            session.apply_chat_template(MESSAGES)
+    assert refused.finish_reason == "error"
+    assert "no system messages" in (refused.error or "")
+    assert answered.error is None
+
+
+def test_special_tokens_of_the_template_are_single_tokens(llama: TransformersSession) -> None:
+    """The markers of a chat template are read as the special tokens that they are, and none is added."""
+    request = GenerationRequest(messages=MESSAGES)
+    ids = llama.prompt_ids(request)
+    assert ids.count(1) == 3
+    assert ids[0] == 1
+    assert llama.tokenizer.decode(ids, skip_special=False) == llama.apply_chat_template(MESSAGES)
+
+
+def test_input_ids_are_taken_as_they_are(tiny: TransformersSession) -> None:
+    """A prompt of token ids gives what its text gives."""
+    ids = prompt_of(tiny, PROMPTS[2])
+    given_ids = answer(tiny, GenerationRequest(input_ids=ids, max_new_tokens=8))
+    assert same(given_ids, answer(tiny, GenerationRequest(prompt=PROMPTS[2], max_new_tokens=8)))
+
+
+def test_a_request_that_cannot_fit_fails_alone(llama: TransformersSession) -> None:
+    """A request that leaves no room for its prompt, or has no prompt, gets an error; the others are answered."""
+    requests = [
+        GenerationRequest(prompt=PROMPTS[0], max_new_tokens=3),
+        GenerationRequest(prompt=PROMPTS[0], max_new_tokens=256),
+        GenerationRequest(max_new_tokens=3),
+        GenerationRequest(prompt="two", input_ids=[5], max_new_tokens=3),
+        GenerationRequest(prompt="", max_new_tokens=3),
+    ]
+    outputs = llama.generate(requests)
+    assert [output.error is None for output in outputs] == [True, False, False, False, True]
+    assert all("\n" not in (output.error or "") for output in outputs)
+    assert [output.finish_reason for output in outputs[1:4]] == ["error"] * 3
+    assert "256" in (outputs[1].error or "")
+
+
+def test_a_long_prompt_keeps_its_end(llama: TransformersSession) -> None:
+    """Of a prompt that is too long, the last tokens that leave room for the answer are read, and a note says so."""
+    ids = prompt_of(llama, "There were three apples on the table. " * 30)
+    limit = llama.max_length - 6
+    assert len(ids) > limit
+    long, cut = llama.generate([GenerationRequest(input_ids=part, max_new_tokens=6) for part in (ids, ids[-limit:])])
+    assert long.token_ids == cut.token_ids
+    assert (long.usage, len(cut.notes)) == (cut.usage, 0)
+    assert any("truncated" in note for note in long.notes)
+
+
+def test_outputs_arrive_as_they_finish(llama: TransformersSession) -> None:
+    """generate_continuous names every request once, also those that failed."""
+    requests = {f"id-{index}": request for index, request in enumerate(greedy_requests())}
+    requests["bad"] = GenerationRequest(prompt="x", max_new_tokens=1000)
+    requests["beams"] = GenerationRequest(prompt=PROMPTS[1], max_new_tokens=4, num_beams=2)
+    found = list(llama.generate_continuous(iter(requests.items()), batch_size=2))
+    assert sorted(key for key, _ in found) == sorted(requests)
+    expected = llama.generate(list(requests.values()))
+    outputs = dict(found)
+    assert all(same(outputs[key], other) for key, other in zip(requests, expected, strict=True))
+
+
+# ── memory ──────────────────────────────────────────────────────────────────────────────────────────────
+def limit_memory(monkeypatch: pytest.MonkeyPatch, session: TransformersSession, rows: int, width: int) -> list[int]:
+    """Let real allocations fail for more rows or longer prompts; the rows of every pass that was tried."""
+    tried: list[int] = []
+    forward = session.model.forward
+
+    def limited_forward(*args: Any, **inputs: Any) -> Any:
+        tokens = inputs["input_ids"]
+        tried.append(len(tokens))
+        if len(tokens) > rows or tokens.shape[1] > width:
+            torch.empty(1 << 50)
+        return forward(*args, **inputs)
+
+    monkeypatch.setattr(session.model, "forward", limited_forward)
+    return tried
+
+
+def test_memory_that_runs_out_changes_no_text(llama: TransformersSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch that is too large is generated in halves, seeds included."""
+    requests = [replace(request, temperature=1.2, seed=index) for index, request in enumerate(greedy_requests())]
+    expected = llama.generate(requests)
+    tried = limit_memory(monkeypatch, llama, rows=2, width=1000)
+    outputs = llama.generate(requests)
+    assert max(tried) > 2
+    assert all(same(output, other) for output, other in zip(outputs, expected, strict=True))
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_a_prompt_that_does_not_fit_alone_fails_alone(
+    llama: TransformersSession, monkeypatch: pytest.MonkeyPatch, beams: int
+) -> None:
+    """Where one prompt exhausts the memory, only its request fails, and no request is answered twice."""
+    requests = [replace(request, num_beams=beams) for request in greedy_requests()]
+    expected = llama.generate(requests)
+    limit_memory(monkeypatch, llama, rows=4, width=len(prompt_of(llama, PROMPTS[2])) - 1)
+    found = list(llama.generate_continuous(enumerate(requests)))
+    assert sorted(index for index, _ in found) == list(range(len(requests)))
+    for index, output in found:
+        if index == 2:
+            assert output.finish_reason == "error"
+            assert "out of memory" in (output.error or "")
+        else:
+            assert same(output, expected[index])
+
+
+def test_outputs_are_plain_data(llama: TransformersSession) -> None:
+    """An output can be written to a journal: no tensors in it."""
+    request = GenerationRequest(prompt=PROMPTS[0], max_new_tokens=3, temperature=1.0, seed=1, n=2, logprobs=2)
+    output = answer(llama, request)
+    json.dumps(dataclasses.asdict(output))
