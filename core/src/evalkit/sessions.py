@@ -11,6 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from evalkit.engine import BaseInferenceSession, TooLong
 from evalkit.errors import EvalkitError, OutOfMemoryError, RequestError, one_line
 from evalkit.requests import (
@@ -36,8 +39,12 @@ from evalkit.scoring import (
     truncated_span,
     unique_tokens,
 )
+from evalkit.scoring.collect import Collector
+from evalkit.scoring.forest import SpanTable, build_forest
 from evalkit.scoring.pairs import encode_pairs_apart
+from evalkit.scoring.planner import TreeBatch, plan_forest
 
+LEAST_BATCH_TOKENS = 16
 TRUNCATED = "truncated: {length} tokens, of which the last {limit} fit the context"
 
 
@@ -54,6 +61,8 @@ class TokenSession(BaseInferenceSession):
     """A session over a tokenizer and two primitives. Scores depend neither on batches nor on order."""
 
     is_encoder_decoder = False
+    shares_prefixes = False
+    """Whether the session implements `score_forest`, for the model that it holds."""
     decoder_start: int | None = None
     """First decoder token of an encoder-decoder model."""
 
@@ -67,6 +76,16 @@ class TokenSession(BaseInferenceSession):
     @abstractmethod
     def score_batch(self, spans: list[Span]) -> list[ScoredTokens]:
         """Score spans in one pass. Raises OutOfMemoryError, and is then called with fewer."""
+
+    def score_forest(
+        self, batches: Iterator[TreeBatch]
+    ) -> Iterator[tuple[TreeBatch, NDArray[np.float64], NDArray[np.bool_]]]:
+        """Run tree batches in order; yield each with its targets' log-probabilities and whether each is greedy.
+
+        Called instead of `score_batch` where `shares_prefixes` is true. Raises OutOfMemoryError, and is then
+        called anew with smaller batches of what is left.
+        """
+        raise TypeError(f"{type(self).__name__} says that it shares prefixes, but has no score_forest")
 
     @abstractmethod
     def decode_stream(
@@ -180,7 +199,41 @@ class TokenSession(BaseInferenceSession):
         return truncated_span(pair.context, pair.continuation, self.max_length)
 
     def _score(self, spans: list[Span], batch_size: int | None) -> Iterator[tuple[int, ScoredTokens | str]]:
-        """Score spans in batches of like length; a span that does not fit alone yields its error."""
+        """Score spans, each yielded when it is done; one that does not fit the memory alone yields its error."""
+        if not spans:
+            return
+        if self.shares_prefixes and not self.is_encoder_decoder:
+            yield from self._score_trees(spans, batch_size)
+        else:
+            yield from self._score_rows(spans, batch_size)
+
+    def _score_trees(self, spans: list[Span], batch_size: int | None) -> Iterator[tuple[int, ScoredTokens | str]]:
+        """Each distinct token once. Where memory runs out, what is left is planned anew with half the budget."""
+        widest = max(len(span.fed) for span in spans)
+        budget = self.batch_tokens if batch_size is None else batch_size * widest
+        left = dict(enumerate(spans))
+        while left:
+            numbers = list(left)
+            forest = build_forest(SpanTable.of(list(left.values())))
+            if len(left) == len(spans):
+                self.counts += TokenCounts(requested=forest.requested, unique=forest.unique)
+            collector = Collector(forest)
+            try:
+                for batch, logprobs, greedy in self.score_forest(plan_forest(forest, budget)):
+                    self.count_computed(len(batch.tokens))
+                    for place, scored in collector.add(batch, logprobs, greedy):
+                        del left[numbers[place]]
+                        yield numbers[place], scored
+            except OutOfMemoryError as error:
+                if budget <= LEAST_BATCH_TOKENS:
+                    message = f"out of memory in batches of {budget} tokens: {one_line(error)}"
+                    yield from ((number, message) for number in left)
+                    return
+                budget = min(budget, widest * len(left)) // 2
+                self.batch_tokens = min(self.batch_tokens, budget)
+
+    def _score_rows(self, spans: list[Span], batch_size: int | None) -> Iterator[tuple[int, ScoredTokens | str]]:
+        """One padded row a span, for models whose prefixes cannot be shared."""
         fed = [(*(span.source or ()), *span.fed) for span in spans]
         self.counts += TokenCounts(requested=sum(map(len, fed)), unique=unique_tokens(fed))
         # Longest first, so that memory runs out at once or never; ids break ties, so that batches do not

@@ -20,11 +20,11 @@ from evalkit_transformers.session import TransformersSession
 SPECIAL = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 
 
-@pytest.fixture(autouse=True)
-def one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Tiny models run on one thread: on a busy machine, waiting for a second one takes ten times as long."""
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> Iterator[None]:
+    """Tiny models on a machine that does other work: waiting for a second thread takes ten times as long."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(threads if "smollm2_path" in request.fixturenames else 1)
+    torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
 

@@ -6,7 +6,7 @@ first of its batches, and stays resident (its keys and values cached) until the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -76,8 +76,8 @@ class _Draft:
     size: int = 0
 
 
-def plan_forest(forest: Forest, budget: Callable[[], int]) -> Iterator[TreeBatch]:
-    """Batches in depth-first order. The budget (tokens a batch) is asked again for every batch.
+def plan_forest(forest: Forest, budget: int) -> Iterator[TreeBatch]:
+    """Batches of at most `budget` tokens, in depth-first order.
 
     A subtree that fits the budget is a unit. The top of a larger one joins the chain, in pieces where it
     alone is too long; its children are planned below it. No batch mixes units of different chains.
@@ -86,7 +86,7 @@ def plan_forest(forest: Forest, budget: Callable[[], int]) -> Iterator[TreeBatch
 
 
 class _Planner:
-    def __init__(self, forest: Forest, budget: Callable[[], int]) -> None:
+    def __init__(self, forest: Forest, budget: int) -> None:
         self.forest, self.budget = forest, budget
         self.fed = forest.fed.tolist()
         self.begin = forest.begin.tolist()
@@ -108,14 +108,14 @@ class _Planner:
             node = large.pop()
             draft, full = self._enter(draft, node)
             yield from map(self.assembler.build, full)
-            limit, later = self.budget(), []
+            limit, later = self.budget, []
             for child in self._children(node):
                 if self.weight[child] > limit:
                     later.append(child)
                     continue
                 if draft.size + self.weight[child] > limit and (draft.units or draft.chain):
                     yield self.assembler.build(draft)
-                    draft, limit = _Draft(self._end(node)), self.budget()
+                    draft = _Draft(self._end(node))
                 draft.units.append(child)
                 draft.size += self.weight[child]
             if draft.units:
@@ -134,7 +134,7 @@ class _Planner:
             full += [draft] if draft.chain else []
             draft = _Draft(begin)
         while depth < end:
-            room = self.budget() - draft.size
+            room = self.budget - draft.size
             if room <= 0:
                 full.append(draft)
                 draft = _Draft(depth)

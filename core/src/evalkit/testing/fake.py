@@ -14,11 +14,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from evalkit.engine import BaseEngine
 from evalkit.errors import OutOfMemoryError
 from evalkit.model import Model
 from evalkit.requests import FinishReason, GenerationOutput, Message, Usage
 from evalkit.scoring import ScoredTokens, Span, StopWatch, cut_at_stops
+from evalkit.scoring.planner import TreeBatch
 from evalkit.sessions import DecodeRequest, TokenSession
 
 BOS, EOS = 256, 257
@@ -27,13 +31,17 @@ VOCABULARY = 258
 
 @dataclass(slots=True)
 class Fake(BaseEngine):
-    """`delay` seconds a batch; requests that hold the text `fail_on` fail; more than `max_rows` rows are too many."""
+    """`delay` seconds a batch; requests that hold the text `fail_on` fail; more than `max_rows` rows are too many.
+
+    With `trees` shared prefixes are scored once, otherwise every request is a row of its own.
+    """
 
     delay: float = 0.0
     fail_on: str | None = None
     max_rows: int | None = None
     max_length: int = 2048
     batch_tokens: int = 4096
+    trees: bool = False
 
     def build(self, model: Model) -> FakeSession:
         """A session; any model path will do."""
@@ -77,6 +85,7 @@ class FakeSession(TokenSession):
             ByteTokenizer(), max_length=model.max_length or engine.max_length, batch_tokens=engine.batch_tokens
         )
         self.engine = engine
+        self.shares_prefixes = engine.trees
         self.largest_batch = 0
         self.closed = False
 
@@ -88,6 +97,24 @@ class FakeSession(TokenSession):
         self.largest_batch = max(self.largest_batch, len(spans))
         self.count_computed(len(spans) * max(len(span.fed) for span in spans))
         return [self._score_span(span) for span in spans]
+
+    def score_forest(
+        self, batches: Iterator[TreeBatch]
+    ) -> Iterator[tuple[TreeBatch, NDArray[np.float64], NDArray[np.bool_]]]:
+        """Score tree batches; what a token sees is put together from the resident chain and its segments."""
+        chain: list[int] = []
+        for batch in batches:
+            if self.engine.max_rows is not None and len(batch.units) > self.engine.max_rows:
+                raise OutOfMemoryError(f"{len(batch.units)} units")
+            time.sleep(self.engine.delay)
+            tokens = batch.tokens.tolist()
+            chain = [*chain[: batch.keep], *tokens[: batch.chain]]
+            scores = [next_scores(_seen(batch, chain, tokens, row)) for row in batch.rows.tolist()]
+            found = [scores[row] for row in batch.target_rows.tolist()]
+            targets = batch.targets.tolist()
+            logprobs = [s[t] - _logsumexp(s) for s, t in zip(found, targets, strict=True)]
+            greedy = [max(s) == s[t] for s, t in zip(found, targets, strict=True)]
+            yield batch, np.array(logprobs), np.array(greedy, bool)
 
     def decode_stream(
         self, requests: list[DecodeRequest], *, batch_size: int | None = None
@@ -132,6 +159,19 @@ class FakeSession(TokenSession):
         self.count_computed(len(ids))
         text = cut_at_stops(self.tokenizer.decode(watch.ids), request.stop)
         return GenerationOutput(text, tuple(watch.ids), finish, usage=Usage(len(item.prompt), len(watch.ids)))
+
+
+def _seen(batch: TreeBatch, chain: list[int], tokens: list[int], row: int) -> list[int]:
+    """All tokens that the one at `row` attends to, itself included, in the order of the text."""
+    if row < batch.chain:
+        return chain[: batch.keep + row + 1]
+    number = next(n for n, (first, last, _) in enumerate(batch.segments) if first <= row < last)
+    first, _, above = batch.segments[number]
+    own = tokens[first : row + 1]
+    while above >= 0:
+        first, last, above = batch.segments[above]
+        own = tokens[first:last] + own
+    return chain + own
 
 
 def next_scores(ids: Sequence[int]) -> list[float]:
