@@ -45,6 +45,18 @@ def test_a_stop_is_found_at_the_end_of_a_long_text(words: list[str]) -> None:
     assert _stopped_at(list(text.encode()), stops) == _complete_at(text, stops)
 
 
+@pytest.mark.parametrize(
+    ("before", "stop"),
+    [
+        ("😀" * 20, "😀" * 39 + "!"),  # half of the tail is shorter than the stop
+        ("x" * 25, "😀" + "€" * 8 + "!"),  # the middle of the tail lies inside the stop's first character
+    ],
+)
+def test_a_stop_that_has_begun_is_not_forgotten(before: str, stop: str) -> None:
+    """Old tokens are forgotten only where a stop still incomplete cannot begin in them."""
+    assert _stopped_at(list((before + stop).encode()), [stop]) == len((before + stop).encode())
+
+
 @given(st.binary(max_size=150), st.sampled_from(["ab", "\n\n", "a"]))
 def test_broken_characters_hide_no_stop(data: bytes, stop: str) -> None:
     """Bytes that are no text do not stop the watch from seeing what is."""

@@ -145,6 +145,21 @@ def test_what_does_not_fit_alone_fails_alone(pairs: list[LoglikelihoodRequest]) 
             assert output.token_logprobs == pytest.approx(_pair_logprobs(pair), abs=1e-9)
 
 
+@given(st.lists(st.sampled_from(["good", "huge"]), max_size=12))
+def test_the_error_is_given_to_the_request_that_failed(kinds: list[str]) -> None:
+    """Wherever in a batch they are, exactly those that do not fit alone get the error."""
+
+    class Choosy(FakeSession):
+        def score_batch(self, spans: list[Span]) -> list[ScoredTokens]:
+            if any(b"huge" in bytes(span.ids) for span in spans):
+                raise OutOfMemoryError
+            return super().score_batch(spans)
+
+    requests = [LoglikelihoodRequest(f"{number}", kind) for number, kind in enumerate(kinds)]
+    outputs = Choosy(Fake(), Model("any")).loglikelihood(requests)
+    assert [output.error is not None for output in outputs] == [kind == "huge" for kind in kinds]
+
+
 def test_a_device_without_any_room_fails_every_request() -> None:
     """Thousands of requests that all fail are thousands of outputs with an error, and no crash."""
     requests = [LoglikelihoodRequest("a", str(index)) for index in range(1500)]

@@ -58,8 +58,8 @@ def smollm2_path() -> str:
     return path
 
 
-def _build(path: Path) -> Iterator[TransformersSession]:
-    with TransformersSession(Transformers(dtype="float32", device="cpu"), Model(str(path))) as session:
+def _build(path: Path, **options: Any) -> Iterator[TransformersSession]:
+    with TransformersSession(Transformers(dtype="float32", device="cpu", **options), Model(str(path))) as session:
         yield session
 
 
@@ -67,6 +67,12 @@ def _build(path: Path) -> Iterator[TransformersSession]:
 def llama(llama_path: Path) -> Iterator[TransformersSession]:
     """A float32 session on the Llama."""
     yield from _build(llama_path)
+
+
+@pytest.fixture(scope="session")
+def llama_rows(llama_path: Path) -> Iterator[TransformersSession]:
+    """A float32 session on the Llama that gives every request a row of its own."""
+    yield from _build(llama_path, share_prefixes=False)
 
 
 @pytest.fixture(scope="session")
@@ -81,9 +87,9 @@ def t5(t5_path: Path) -> Iterator[TransformersSession]:
     yield from _build(t5_path)
 
 
-@pytest.fixture(scope="session", params=["llama", "mistral", "t5"])
+@pytest.fixture(scope="session", params=["llama", "llama_rows", "mistral", "t5"])
 def tiny(request: pytest.FixtureRequest) -> TransformersSession:
-    """Each of the three sessions in turn."""
+    """Each of the four sessions in turn."""
     session: TransformersSession = request.getfixturevalue(request.param)
     return session
 

@@ -39,6 +39,15 @@ class TestLlama(SessionConformance):
         return llama
 
 
+class TestRows(SessionConformance):
+    """A decoder that shares no prefixes."""
+
+    @pytest.fixture
+    def session(self, llama_rows: TransformersSession) -> BaseInferenceSession:
+        """The session under test."""
+        return llama_rows
+
+
 class TestSlidingWindow(SessionConformance):
     """A decoder that attends to its last 16 tokens."""
 

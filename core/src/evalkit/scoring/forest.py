@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +68,10 @@ class Forest:
         """By node."""
         return np.diff(self.child_offsets) > 0
 
+    def has_children_at(self, node: int) -> bool:
+        """Whether anything follows one node."""
+        return bool(self.child_offsets[node + 1] > self.child_offsets[node])
+
     @property
     def fed(self) -> Ints:
         """Tokens of each node that go through the model: all, but for the last of a node that nothing follows."""
@@ -99,7 +104,7 @@ def _sorted_order(table: SpanTable) -> Ints:
     wide = table.tokens.astype(">u2" if len(table.tokens) and table.tokens.max() < 1 << 16 else ">u4")
     raw, size = wide.tobytes(), wide.dtype.itemsize
     bounds = (table.offsets * size).tolist()
-    keys = [raw[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+    keys = [raw[a:b] for a, b in pairwise(bounds)]
     return np.array(sorted(range(len(keys)), key=keys.__getitem__), np.int64)
 
 

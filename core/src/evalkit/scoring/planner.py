@@ -6,7 +6,7 @@ first of its batches, and stays resident (its keys and values cached) until the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -88,8 +88,8 @@ def plan_forest(forest: Forest, budget: int) -> Iterator[TreeBatch]:
 class _Planner:
     def __init__(self, forest: Forest, budget: int) -> None:
         self.forest, self.budget = forest, budget
-        self.fed = forest.fed.tolist()
-        self.begin = forest.begin.tolist()
+        self.fed: list[int] = forest.fed.tolist()
+        self.begin: list[int] = forest.begin.tolist()
         self.parent = forest.parent.tolist()
         self.weight = self._weights()
         self.assembler = _Assembler(forest)
@@ -147,7 +147,8 @@ class _Planner:
 
     def _children(self, node: int) -> list[int]:
         offsets = self.forest.child_offsets
-        return self.forest.children[offsets[node] : offsets[node + 1]].tolist()
+        found: list[int] = self.forest.children[offsets[node] : offsets[node + 1]].tolist()
+        return found
 
     def _end(self, node: int) -> int:
         return self.begin[node] + self.fed[node]
@@ -208,7 +209,8 @@ class _Assembler:
 
     def _tokens(self, node: Ints, depth: Ints) -> Tokens:
         table = self.forest.table
-        return table.tokens[table.offsets[self.forest.spelled_by[node]] + depth]
+        found: Tokens = table.tokens[table.offsets[self.forest.spelled_by[node]] + depth]
+        return found
 
     def _targets(self, node: Ints, start: Ints, stop: Ints, firsts: Ints) -> tuple[Ints, Ints, Tokens, Ints]:
         """Rows, and for each target its row, token and slot: within the pieces, then at their ends."""
@@ -237,4 +239,36 @@ def _ranges(starts: Ints, counts: Ints) -> Ints:
     """`starts[0], starts[0] + 1, ...` for `counts[0]` numbers, then from `starts[1]`, and so on."""
     ends = np.cumsum(counts)
     total = int(ends[-1]) if len(ends) else 0
-    return np.arange(total) + np.repeat(starts - (ends - counts), counts)
+    found: Ints = np.arange(total) + np.repeat(starts - (ends - counts), counts)
+    return found
+
+
+def chain_batches(tokens: Sequence[int], budget: int) -> Iterator[TreeBatch]:
+    """Batches that compute a prefix alone and leave it resident."""
+    for first in range(0, len(tokens), budget):
+        part = tokens[first : first + budget]
+        yield _plain_batch(first, [part], chain=len(part))
+
+
+def suffix_batch(keep: int, suffixes: Sequence[Sequence[int]]) -> TreeBatch:
+    """One batch of texts behind a resident prefix, with logits needed at the end of each."""
+    return _plain_batch(keep, suffixes, chain=0)
+
+
+def _plain_batch(keep: int, parts: Sequence[Sequence[int]], chain: int) -> TreeBatch:
+    lengths = np.array([len(part) for part in parts], np.int64)
+    ends = np.cumsum(lengths)
+    units = () if chain else tuple(zip((ends - lengths).tolist(), ends.tolist(), strict=True))
+    nothing = np.zeros(0, np.int64)
+    return TreeBatch(
+        keep=keep,
+        chain=chain,
+        tokens=np.array([token for part in parts for token in part], np.int32),
+        positions=_ranges(np.full(len(parts), keep, np.int64), lengths),
+        segments=tuple((first, last, -1) for first, last in units),
+        units=units,
+        rows=ends - 1,
+        target_rows=nothing,
+        targets=nothing.astype(np.int32),
+        slots=nothing,
+    )

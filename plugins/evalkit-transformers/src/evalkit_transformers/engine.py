@@ -19,7 +19,8 @@ class Transformers(BaseEngine):
     """Evaluates models with Hugging Face Transformers.
 
     `dtype` "auto" is the checkpoint's own. `device` "auto" is CUDA, else MPS, else CPU. `batch_tokens` is the
-    budget of padded tokens in a scoring batch, by default chosen from the device's memory; it changes no score.
+    budget of tokens in a scoring batch, by default chosen from the device's memory; it changes no score.
+    `share_prefixes` computes what prompts have in common once, where the model's attention allows it.
     `load_kwargs` go to `from_pretrained` unchanged (`quantization_config`, `max_memory`, ...).
     """
 
@@ -31,6 +32,7 @@ class Transformers(BaseEngine):
     trust_remote_code: bool = False
     adapter: str | None = None
     batch_tokens: int | None = None
+    share_prefixes: bool = True
     load_kwargs: dict[str, Any] = field(default_factory=dict)
 
     def build(self, model: Model) -> BaseInferenceSession:

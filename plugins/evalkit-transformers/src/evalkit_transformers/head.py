@@ -1,44 +1,100 @@
-"""Logits only where they are needed: select hidden states just before the output head."""
+"""Logits only where they are needed: take hidden states just before the output head."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
-CHUNK = 256
+ROWS = 256
+BLOCK = 1 << 19
+"""Logits computed at once: 2 MiB of float32 stay in the processor's cache."""
+LEAST_WIDTH = 256
+
+Forward = Callable[[], Tensor]
+"""Runs the model; its logits."""
 
 
 class SelectiveHead:
     """Makes a model compute logits at chosen (row, position) pairs only.
 
-    A hook on the output head's input keeps the chosen hidden states, so all that the model does behind its
-    head (soft caps, scaling) still happens. Where a model's head does not allow that, `works` is False and
-    the choice is made from full logits.
+    A hook on the output head's input sees the hidden states. Where the head is one plain matrix (`linear`), they
+    are all that is taken from the model, and log-probabilities are summed over blocks of the vocabulary, so
+    that no logits are ever stored. Otherwise the chosen hidden states go on through the head, so that all that
+    the model does behind it (soft caps, scaling) still happens. Where neither works, full logits are cut.
     """
 
     def __init__(self, model: Any) -> None:
         self._chosen: tuple[Tensor, Tensor] | None = None
+        self._take = False
+        self._gain = 1.0
+        self._hidden: Tensor | None = None
         self.works = False
-        head = model.get_output_embeddings()
-        if head is not None:
-            head.register_forward_pre_hook(self._select)
+        self.linear = False
+        self.head = model.get_output_embeddings()
+        if self.head is not None:
+            self.head.register_forward_pre_hook(self._hook)
 
-    def probe(self, forward: Any) -> None:
-        """Find out whether selecting works: `forward(ids)` gives logits [1, length, vocabulary]."""
+    def probe(self, forward: Callable[[Tensor], Tensor]) -> None:
+        """Find out what works: `forward(ids)` gives logits [1, length, vocabulary]."""
         ids = torch.tensor([[0, 1, 0]])
-        full = forward(ids)
+        full = forward(ids)[0, [0, 2]]
         rows, positions = torch.tensor([0, 0]), torch.tensor([0, 2])
         try:
             with self.selecting(rows, positions):
                 chosen = forward(ids)
         except (RuntimeError, IndexError, ValueError):
             return
-        same_shape = tuple(chosen.shape[:2]) == (1, 2)
-        self.works = same_shape and torch.allclose(chosen[0].float(), full[0, [0, 2]].float(), rtol=1e-2, atol=1e-2)
+        self.works = tuple(chosen.shape[:2]) == (1, 2) and _close(chosen[0], full)
+        # Quantized heads are subclasses of Linear with other weights; accelerate's hook brings them from elsewhere.
+        if self.works and type(self.head) is torch.nn.Linear and not hasattr(self.head, "_hf_hook"):
+            self.linear = self._nothing_follows(lambda: forward(ids))
+
+    def _nothing_follows(self, forward: Forward) -> bool:
+        """Whether the model's logits are the head's output as it is."""
+        # Enlarged, because a soft cap bends small logits so little that it would pass unnoticed.
+        self._gain = 16.0
+        try:
+            hidden = self.hidden_states(forward, torch.tensor([0, 0]), torch.tensor([0, 2]))
+            full = forward()[0, [0, 2]]
+        finally:
+            self._gain = 1.0
+        return _close(self.head(hidden), full)
+
+    def score(
+        self, forward: Forward, at: tuple[Tensor, Tensor], target_rows: Tensor, targets: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Log-probability of each target, and whether it is the most likely token.
+
+        `at` names (row, position) of the logits needed; target k is scored by logits number `target_rows[k]`.
+        """
+        if self.linear:
+            hidden = self.hidden_states(forward, *at)
+            return blockwise_scores(hidden, self.head.weight, self.head.bias, target_rows, targets)
+        return dense_scores(self.logits(forward, *at), target_rows, targets)
+
+    def logits(self, forward: Forward, rows: Tensor, positions: Tensor) -> Tensor:
+        """Logits [len(rows), vocabulary]."""
+        if self.works:
+            with self.selecting(rows, positions):
+                return forward()[0]
+        full = forward()
+        return full[rows.to(full.device), positions.to(full.device)]
+
+    def hidden_states(self, forward: Forward, rows: Tensor, positions: Tensor) -> Tensor:
+        """What the head would read at the chosen places, [len(rows), size]."""
+        self._take = True
+        try:
+            forward()
+        finally:
+            self._take = False
+            hidden, self._hidden = self._hidden, None
+        assert hidden is not None
+        return hidden[rows.to(hidden.device), positions.to(hidden.device)]
 
     @contextmanager
     def selecting(self, rows: Tensor, positions: Tensor) -> Iterator[None]:
@@ -49,26 +105,60 @@ class SelectiveHead:
         finally:
             self._chosen = None
 
-    def _select(self, module: Any, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        if self._chosen is None:
-            return None
-        rows, positions = self._chosen
+    def _hook(self, module: Any, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         hidden = args[0]
+        if self._gain != 1.0:
+            hidden = hidden * self._gain
+        if self._take:
+            self._hidden = hidden
+            return (hidden[:1, :1], *args[1:])
+        if self._chosen is None:
+            return None if self._gain == 1.0 else (hidden, *args[1:])
+        rows, positions = self._chosen
         kept = hidden[rows.to(hidden.device), positions.to(hidden.device)]
         return (kept.unsqueeze(0), *args[1:])
 
 
-def token_logprobs(logits: Tensor, targets: Tensor) -> tuple[list[float], list[bool]]:
-    """Log-probability of each target and whether it is the most likely token.
+def _close(found: Tensor, expected: Tensor) -> bool:
+    return found.shape == expected.shape and bool(torch.allclose(found.float(), expected.float(), rtol=1e-2, atol=1e-2))
 
-    `logits` is [positions, vocabulary] in any dtype, `targets` [positions]. Summed in float32, a block of
-    positions at a time, so that no float32 copy of all logits is made.
-    """
-    logprobs: list[float] = []
-    greedy: list[bool] = []
-    for block, wanted in zip(logits.split(CHUNK), targets.split(CHUNK), strict=True):
+
+def dense_scores(logits: Tensor, target_rows: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores from logits [rows, vocabulary], in float32 for a block of rows at a time."""
+    normalizers, best = [], []
+    for block in logits.split(ROWS):
         scores = block.float()
-        chosen = scores.gather(1, wanted[:, None])[:, 0]
-        logprobs += (chosen - scores.logsumexp(dim=-1)).tolist()
-        greedy += (scores.argmax(dim=-1) == wanted).tolist()
-    return logprobs, greedy
+        normalizers.append(scores.logsumexp(-1))
+        best.append(scores.argmax(-1))
+    chosen = logits[target_rows, targets].float()
+    return chosen - torch.cat(normalizers)[target_rows], torch.cat(best)[target_rows] == targets
+
+
+def blockwise_scores(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, target_rows: Tensor, targets: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Scores from hidden states [rows, size] and the head's matrix, a block of the vocabulary at a time.
+
+    Keeps for each row a running maximum and a running sum of exponentials (Milakov & Gimelshein 2018,
+    arXiv:1805.02867). Of equal maxima the first token counts as the most likely, as argmax has it.
+    """
+    order = targets.argsort()
+    sorted_rows, sorted_targets = target_rows[order], targets[order]
+    peak = torch.full((len(hidden),), -torch.inf, device=hidden.device)
+    total, best = torch.zeros_like(peak), torch.zeros(len(hidden), dtype=torch.long, device=hidden.device)
+    chosen = torch.empty(len(targets), device=hidden.device)
+    width = max(LEAST_WIDTH, BLOCK // max(1, len(hidden)))
+    starts = torch.arange(0, len(weight) + width, width, device=hidden.device)
+    bounds = torch.searchsorted(sorted_targets, starts).tolist()
+    for number, start in enumerate(range(0, len(weight), width)):
+        part, mine = slice(start, start + width), slice(bounds[number], bounds[number + 1])
+        scores = linear(hidden, weight[part], None if bias is None else bias[part]).float()
+        chosen[mine] = scores[sorted_rows[mine], sorted_targets[mine] - start]
+        highest, place = scores.max(dim=-1)
+        best = torch.where(highest > peak, place + start, best)
+        raised = torch.maximum(peak, highest)
+        total = total * (peak - raised).exp_() + scores.sub_(raised[:, None]).exp_().sum(-1)
+        peak = raised
+    logprobs = torch.empty_like(chosen)
+    logprobs[order] = chosen - (peak + total.log())[sorted_rows]
+    return logprobs, best[target_rows] == targets

@@ -89,6 +89,12 @@ def context_length(config: Any, tokenizer_length: int | None) -> int:
     return DEFAULT_LENGTH
 
 
+def stretched_from(config: Any) -> int:
+    """Length beyond which all rotary angles of a text are others (longrope); a huge number where they never are."""
+    rope = getattr(config.get_text_config(), "rope_parameters", None) or {}
+    return int(rope["original_max_position_embeddings"]) if rope.get("rope_type") == "longrope" else UNBOUNDED
+
+
 def decoder_start(config: Any, generation: Any) -> int:
     """What an encoder-decoder model's decoder begins with. Raises ModelError."""
     for source in (config, generation):

@@ -8,19 +8,30 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from evalkit.model import Model
 from evalkit.requests import GenerationOutput
 from evalkit.scoring import ScoredTokens, Span
+from evalkit.scoring.planner import TreeBatch
 from evalkit.sessions import DecodeRequest, TokenSession
 from evalkit.tokenizers import load_tokenizer
 from evalkit_transformers import decode
 from evalkit_transformers.engine import Transformers
-from evalkit_transformers.head import SelectiveHead, token_logprobs
-from evalkit_transformers.load import context_length, decoder_start, default_batch_tokens, is_seq2seq, load_model
+from evalkit_transformers.head import SelectiveHead
+from evalkit_transformers.load import (
+    context_length,
+    decoder_start,
+    default_batch_tokens,
+    is_seq2seq,
+    load_model,
+    stretched_from,
+)
 from evalkit_transformers.memory import memory_errors
+from evalkit_transformers.tree import Tree
 
 
 class TransformersSession(TokenSession):
@@ -44,37 +55,76 @@ class TransformersSession(TokenSession):
         self.is_encoder_decoder = is_seq2seq(config)
         if self.is_encoder_decoder:
             self.decoder_start = decoder_start(config, generation)
+        self.stretched_from = stretched_from(config)
         self.head = SelectiveHead(self.model)
         self.accepts = set(inspect.signature(self.model.forward).parameters)
         self._closed = False
         with torch.inference_mode():
             self.head.probe(lambda ids: self.forward(**self._probe_inputs(ids.to(self.device))).logits)
+        self.tree = Tree(self.model)
+        self.shares_prefixes = not self.is_encoder_decoder and engine.share_prefixes and self.tree.agrees(self)
+
+    def _may_share(self, engine: Transformers) -> bool:
+        # Beyond the length from which angles are stretched, a prefix has other keys in longer texts.
+        return engine.share_prefixes and not self.is_encoder_decoder and self.max_length <= self.stretched_from
 
     # ── scoring ─────────────────────────────────────────────────────────────────────────────────────────
     def score_batch(self, spans: list[Span]) -> list[ScoredTokens]:
         """Score spans in one forward pass; logits only at the scored positions."""
+        long = [len(span.fed) > self.stretched_from for span in spans]
+        if any(long) and not all(long):
+            # The longest text of a pass decides on the angles of all.
+            kinds = {kind: [s for s, is_long in zip(spans, long, strict=True) if is_long is kind] for kind in set(long)}
+            scored = {kind: iter(self.score_batch(part)) for kind, part in kinds.items()}
+            return [next(scored[kind]) for kind in long]
         counts = [len(span.targets) for span in spans]
         rows = torch.repeat_interleave(torch.arange(len(spans)), torch.tensor(counts))
         positions = torch.cat([torch.arange(span.start - 1, len(span.ids) - 1) for span in spans])
         targets = torch.tensor([token for span in spans for token in span.targets], device=self.device)
+        own_row = torch.arange(len(targets), device=self.device)
         with torch.inference_mode(), memory_errors(self.device):
-            logits = self.logits_at(self._inputs(spans), rows, positions)
-            logprobs, greedy = token_logprobs(logits, targets)
-        scored, start = [], 0
-        for count in counts:
-            part = slice(start, start + count)
-            scored.append(ScoredTokens(tuple(logprobs[part]), all(greedy[part])))
-            start += count
-        return scored
+            inputs = self._inputs(spans)
+            logprobs, greedy = self.head.score(
+                lambda: self.forward(**inputs).logits, (rows, positions), own_row, targets
+            )
+        parts = zip(logprobs.cpu().split(counts), greedy.cpu().split(counts), strict=True)
+        return [ScoredTokens(tuple(values.tolist()), bool(hits.all())) for values, hits in parts]
 
-    def logits_at(self, inputs: dict[str, Any], rows: Tensor, positions: Tensor) -> Tensor:
-        """Logits [len(rows), vocabulary] at the given positions."""
-        if self.head.works:
-            with self.head.selecting(rows, positions):
-                logits: Tensor = self.forward(**inputs).logits[0]
-            return logits
-        full: Tensor = self.forward(**inputs).logits
-        return full[rows.to(full.device), positions.to(full.device)]
+    def score_forest(
+        self, batches: Iterator[TreeBatch]
+    ) -> Iterator[tuple[TreeBatch, NDArray[np.float64], NDArray[np.bool_]]]:
+        """Score tree batches, each one packed row; what they share stays in the tree's cache."""
+        with self.tree.installed():
+            for batch in batches:
+                with torch.inference_mode(), memory_errors(self.device), self.tree.running(batch):
+                    logprobs, greedy = self._score_tree(batch)
+                yield batch, logprobs.double().cpu().numpy(), greedy.cpu().numpy()
+
+    def _score_tree(self, batch: TreeBatch) -> tuple[Tensor, Tensor]:
+        ids, positions = self._packed(batch)
+        rows = torch.from_numpy(batch.rows)
+        return self.head.score(
+            lambda: self.forward(input_ids=ids, position_ids=positions, use_cache=False).logits,
+            (torch.zeros_like(rows), rows),
+            torch.from_numpy(batch.target_rows).to(self.device),
+            torch.from_numpy(batch.targets).long().to(self.device),
+        )
+
+    def tree_logits(self, batch: TreeBatch) -> Tensor:
+        """Logits [rows, vocabulary] at the rows of a batch that is running."""
+        self.count_computed(len(batch.tokens))
+        ids, positions = self._packed(batch)
+        rows = torch.from_numpy(batch.rows)
+        return self.head.logits(
+            lambda: self.forward(input_ids=ids, position_ids=positions, use_cache=False).logits,
+            torch.zeros_like(rows),
+            rows,
+        )
+
+    def _packed(self, batch: TreeBatch) -> tuple[Tensor, Tensor]:
+        """Ids and positions of a batch as one row."""
+        ids, positions = torch.from_numpy(batch.tokens).long(), torch.from_numpy(batch.positions)
+        return ids[None].to(self.device), positions[None].to(self.device)
 
     def forward(self, **inputs: Any) -> Any:
         """One pass of the model; inputs that its `forward` does not know are left out."""
@@ -129,7 +179,7 @@ class TransformersSession(TokenSession):
         """Release the model."""
         if not self._closed:
             self._closed = True
-            del self.model, self.head
+            del self.model, self.head, self.tree
             self.gc()
 
     def describe_execution(self) -> dict[str, Any]:
@@ -148,6 +198,7 @@ class TransformersSession(TokenSession):
             "max_length": self.max_length,
             "batch_tokens": self.batch_tokens,
             "logits": "scored positions" if self.head.works else "all positions",
+            "scoring": "prefix forest" if self.shares_prefixes else "padded rows",
             "commit": getattr(config, "_commit_hash", None),
         }
 

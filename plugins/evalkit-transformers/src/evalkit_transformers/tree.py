@@ -9,14 +9,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
-from evalkit.scoring.planner import TreeBatch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
+
+from evalkit.scoring import ScoredTokens, Span
+from evalkit.scoring.collect import Collector
+from evalkit.scoring.forest import SpanTable, build_forest
+from evalkit.scoring.planner import TreeBatch, plan_forest
+from evalkit_transformers.load import UNBOUNDED, stretched_from
+
+if TYPE_CHECKING:
+    from evalkit_transformers.session import TransformersSession
 
 IMPLEMENTATION = "evalkit_tree"
 BLOCK_TOKENS = 192
@@ -41,10 +49,15 @@ class TreePass:
     cache: dict[int, tuple[Tensor, Tensor]]
     blocks: list[Block] = field(default_factory=list)
     masks: dict[tuple[int, int | None], Tensor | None] = field(default_factory=dict)
+    collect: bool = False
+    computed: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    """Keys and values of the batch's own tokens by layer, where somebody wants to `collect` them."""
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
         """Attention of all tokens. Shapes [1, heads, tokens, size]; result [1, tokens, heads, size]."""
         batch = self.batch
+        if self.collect:
+            self.computed[layer] = (key, value)
         key_chain, value_chain = self._extend_chain(layer, key, value)
         output = torch.empty_like(query)
         for number, block in enumerate(self.blocks):
@@ -134,18 +147,85 @@ def _tree_mask(batch: TreeBatch, start: int, stop: int, segment: int) -> tuple[A
     return own, segment
 
 
-_running: TreePass | None = None
+class Tree:
+    """A model's attention over tree batches: installed while a forest is scored, one batch after another."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.cache: dict[int, tuple[Tensor, Tensor]] = {}
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Within it, the model attends as `tree_attention` does."""
+        usual = self.model.config._attn_implementation
+        self.model.set_attn_implementation(IMPLEMENTATION)
+        try:
+            yield
+        finally:
+            self.model.set_attn_implementation(usual)
+            self.cache.clear()
+
+    @contextmanager
+    def running(self, batch: TreeBatch, *, collect: bool = False) -> Iterator[TreePass]:
+        """Within it, attention works on this batch; `collect` keeps the keys and values of its tokens."""
+        tree = TreePass(batch, self.cache, make_blocks(batch), collect=collect)
+        with running_pass(tree):
+            yield tree
+
+    def agrees(self, session: TransformersSession) -> bool:
+        """Whether a small forest scores as its spans do in rows of their own: if not, rows are used.
+
+        Models whose layers keep a state, or whose attention is not the usual one, are found out so.
+        """
+        if not attention_is_usual(self.model.config):
+            return False
+        spans = [Span((*range(3, 10), *tail), 6) for tail in ((1, 2, 5, 4), (1, 2, 6), (3, 4, 5), (2,))]
+        expected = session.score_batch(spans)
+        forest = build_forest(SpanTable.of(spans))
+        collector = Collector(forest)
+        found: dict[int, ScoredTokens] = {}
+        try:
+            # Six tokens a batch: the chain is computed in pieces and stays resident over several batches.
+            for batch, logprobs, greedy in session.score_forest(plan_forest(forest, 6)):
+                found.update(collector.add(batch, logprobs, greedy))
+        except (TreeNotPossibleError, AttributeError, TypeError, ValueError, KeyError, RuntimeError):
+            return False
+        tolerance = 1e-3 if self.model.dtype == torch.float32 else 0.2
+        return all(
+            np.allclose(found[number].logprobs, span.logprobs, atol=tolerance, rtol=tolerance)
+            for number, span in enumerate(expected)
+        )
+
+
+def attention_is_usual(config: Any) -> bool:
+    """Whether all layers attend fully or in a sliding window, in a form that is handed to the attention function."""
+    text = config.get_text_config()
+    kinds = set(getattr(text, "layer_types", None) or ())
+    usual = kinds <= {"full_attention", "sliding_attention"} and config._attn_implementation != "eager"
+    # Where angles depend on a text's length, a long text has other keys for a prefix than a short one.
+    return usual and stretched_from(config) == UNBOUNDED
+
+
+class Attention(Protocol):
+    """What a pass of the model needs for its attention."""
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
+        """From [rows, heads, tokens, size] to [rows, tokens, heads, size]."""
+        ...
+
+
+_running: list[Attention] = []
+"""The pass at work. Models offer no other way to hand something to their attention function."""
 
 
 @contextmanager
-def running(tree: TreePass) -> Iterator[None]:
-    """Within it, the attention implementation "evalkit_tree" works on this batch."""
-    global _running  # noqa: PLW0603 - models offer no other way to hand something to their attention
-    _running = tree
+def running_pass(attention: Attention) -> Iterator[None]:
+    """Within it, `attention` does the attention of models that have "evalkit_tree" installed."""
+    _running.append(attention)
     try:
         yield
     finally:
-        _running = None
+        _running.pop()
 
 
 def tree_attention(
@@ -160,10 +240,10 @@ def tree_attention(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """The attention implementation, with the signature that Transformers asks for."""
-    if _running is None or kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
+    if not _running or any(kwargs.get(name) is not None for name in ("softcap", "s_aux", "position_bias")):
         raise TreeNotPossibleError(type(module).__name__)
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-    return _running.attend(module.layer_idx, query, key, value, scale, sliding_window), None
+    return _running[-1].attend(module.layer_idx, query, key, value, scale, sliding_window), None
 
 
 class TreeNotPossibleError(RuntimeError):

@@ -1,0 +1,34 @@
+"""Attention that also gives the logarithm of its denominator, so that parts of one attention can be merged."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def attention_with_lse(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Output [rows, heads, tokens, size] and log-sum-exp of the scaled scores [rows, heads, tokens].
+
+    Where `mask` leaves a token nothing to see, its log-sum-exp is -inf and its output is not meaningful.
+    """
+    if query.device.type == "cpu" and value.shape[-1] == query.shape[-1]:
+        found: tuple[Tensor, Tensor] = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            query, key, value, 0.0, False, attn_mask=mask, scale=scale
+        )
+        return found
+    scores = torch.matmul(query.float(), key.float().transpose(-1, -2)) * scale
+    if mask is not None:
+        scores = scores + mask.float()
+    lse = scores.logsumexp(-1)
+    weights = (scores - lse.nan_to_num(neginf=0.0)[..., None]).exp()
+    return torch.matmul(weights.to(value.dtype), value), lse
+
+
+def merge_attention(a: Tensor, a_lse: Tensor, b: Tensor, b_lse: Tensor) -> Tensor:
+    """The attention over two sets of keys, from the attention over each."""
+    share = torch.sigmoid(a_lse.float() - b_lse.float())[..., None]
+    # A part without any visible key has weight 0, but its output may be NaN.
+    a, b = torch.where(share > 0, a, 0), torch.where(share < 1, b, 0)
+    return (a * share + b * (1 - share)).to(a.dtype)
