@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,28 @@ def tiny(request: pytest.FixtureRequest) -> TransformersSession:
     """Each of the four sessions in turn."""
     session: TransformersSession = request.getfixturevalue(request.param)
     return session
+
+
+@pytest.fixture(scope="session")
+def watch_tokens() -> Callable[[TransformersSession], AbstractContextManager[list[int]]]:
+    """A context manager whose list receives how many tokens each pass embeds: what really goes through the model."""
+
+    @contextmanager
+    def watch(session: TransformersSession) -> Iterator[list[int]]:
+        seen: list[int] = []
+        layers = [
+            module
+            for module in session.model.modules()
+            if isinstance(module, torch.nn.Embedding) and module.num_embeddings == session.model.config.vocab_size
+        ]
+        handles = [layer.register_forward_pre_hook(lambda _, args: seen.append(args[0].numel())) for layer in layers]
+        try:
+            yield seen
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    return watch
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,7 @@ BART = {
     "forced_eos_token_id": None,
 }
 Write = Callable[[transformers.PreTrainedConfig], Path]
+Watch = Callable[[TransformersSession], AbstractContextManager[list[int]]]
 
 
 def prompt_of(session: TransformersSession, text: str) -> list[int]:
@@ -416,19 +418,88 @@ def test_short_answers_come_first(llama: TransformersSession) -> None:
     assert short.timing is not None
     assert long.timing is not None
     assert short.timing.total < long.timing.total
-    assert short.timing.first_token == long.timing.first_token
 
 
-def test_tokens_are_counted(tiny: TransformersSession) -> None:
-    """What goes through the model is counted: prompts with their padding, then one token a row and step."""
+def test_computed_tokens_are_those_that_went_through_the_model(tiny: TransformersSession, watch_tokens: Watch) -> None:
+    """Prompts with their padding, then one token a row and step: all that the model reads is counted."""
     before = tiny.token_counts()
-    first, second = tiny.generate([GenerationRequest(prompt=PROMPTS[i], max_new_tokens=4) for i in (0, 2)])
+    with watch_tokens(tiny) as seen:
+        outputs = tiny.generate(greedy_requests())
     after = tiny.token_counts()
-    lengths = [len(prompt_of(tiny, PROMPTS[index])) for index in (0, 2)]
-    steps = sum(len(output.token_ids) - 1 for output in (first, second))
-    start = 2 if tiny.is_encoder_decoder else 0
-    assert after.computed - before.computed == 2 * max(lengths) + start + steps
-    assert after.requested - before.requested == sum(lengths) + steps
+    assert after.computed - before.computed == sum(seen)
+    prompts = sum(len(prompt_of(tiny, prompt)) for prompt in PROMPTS)
+    assert after.requested - before.requested == prompts + sum(len(output.token_ids) - 1 for output in outputs)
+
+
+# A prefix that all of several requests begin with.
+SHOTS = "Question: how many apples?\nAnswer: seven.\n\n" * 3
+
+
+def test_a_shared_prefix_changes_no_text(tiny: TransformersSession) -> None:
+    """Requests behind one few-shot prefix, one of them the prefix itself, give what each gives alone."""
+    texts = [SHOTS, *(f"{SHOTS}Question: {word}?\nAnswer:" for word in ("what", "where", "who", "why and when"))]
+    requests = [GenerationRequest(prompt=text, max_new_tokens=limit) for text, limit in zip(texts, LIMITS, strict=True)]
+    for request, output in zip(requests, tiny.generate(requests), strict=True):
+        assert request.prompt is not None
+        options = {"max_new_tokens": request.max_new_tokens}
+        assert output.token_ids == reference(tiny, prompt_of(tiny, request.prompt), **options)[0]
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral"])
+@settings(max_examples=25, deadline=None, database=None)
+@given(
+    prefixes=st.lists(st.lists(st.integers(3, 5), max_size=50), min_size=1, max_size=2),
+    tails=st.lists(st.lists(st.integers(3, 5), min_size=1, max_size=20), min_size=1, max_size=7),
+    limits=st.lists(st.integers(1, 24), min_size=7, max_size=7),
+    samples=st.integers(1, 3),
+    batch_size=st.integers(1, 5),
+    batch_tokens=st.integers(1, 200),
+)
+def test_any_mixture_of_prompts_generates_as_its_rows(
+    name: str,
+    request: pytest.FixtureRequest,
+    prefixes: list[list[int]],
+    tails: list[list[int]],
+    limits: list[int],
+    samples: int,
+    batch_size: int,
+    batch_tokens: int,
+) -> None:
+    """However prompts share prefixes, join and leave, each gives the text of a padded row; windows included."""
+    session: TransformersSession = request.getfixturevalue(name)
+    requests = [
+        GenerationRequest(
+            input_ids=[*prefixes[index % len(prefixes)], *tail],
+            max_new_tokens=limit,
+            temperature=float(index % 2),
+            seed=index,
+            n=samples if index % 2 else 1,
+        )
+        for index, (tail, limit) in enumerate(zip(tails, limits, strict=False))
+    ]
+    before = session.batch_tokens
+    try:
+        session.shares_prefixes = False
+        expected = session.generate(requests)
+        session.shares_prefixes, session.batch_tokens = True, batch_tokens
+        outputs = session.generate(requests, batch_size=batch_size)
+    finally:
+        session.shares_prefixes, session.batch_tokens = True, before
+    assert all(same(output, other) for output, other in zip(outputs, expected, strict=True))
+
+
+def test_a_shared_prefix_is_read_once(llama: TransformersSession, llama_rows: TransformersSession) -> None:
+    """What prompts have in common goes through the model once, not once a request."""
+    requests = [GenerationRequest(prompt=f"{SHOTS}{word}:", max_new_tokens=2) for word in ("What", "Who", "Why", "As")]
+    costs = []
+    for session in (llama, llama_rows):
+        before = session.token_counts()
+        session.generate(requests)
+        after = session.token_counts()
+        costs.append((after.computed - before.computed, after.unique - before.unique))
+    (shared, unique), (padded, _) = costs
+    assert shared <= unique + 2 * len(requests)
+    assert padded > 3 * shared
 
 
 # ── prompts ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -529,44 +600,58 @@ def test_outputs_arrive_as_they_finish(llama: TransformersSession) -> None:
 
 
 # ── memory ──────────────────────────────────────────────────────────────────────────────────────────────
-def limit_memory(monkeypatch: pytest.MonkeyPatch, session: TransformersSession, rows: int, width: int) -> list[int]:
-    """Let real allocations fail for more rows or longer prompts; the rows of every pass that was tried."""
-    tried: list[int] = []
+def limit_memory(
+    monkeypatch: pytest.MonkeyPatch, session: TransformersSession, fits: Callable[[torch.Tensor], bool]
+) -> list[bool]:
+    """Let real allocations fail for inputs that do not fit; returns which passes did, as they are tried."""
+    tried: list[bool] = []
     forward = session.model.forward
 
     def limited_forward(*args: Any, **inputs: Any) -> Any:
-        tokens = inputs["input_ids"]
-        tried.append(len(tokens))
-        if len(tokens) > rows or tokens.shape[1] > width:
+        tried.append(fits(inputs["input_ids"]))
+        if not tried[-1]:
             torch.empty(1 << 50)
         return forward(*args, **inputs)
 
     monkeypatch.setattr(session.model, "forward", limited_forward)
+    monkeypatch.setattr(session, "batch_tokens", session.batch_tokens)
     return tried
 
 
-def test_memory_that_runs_out_changes_no_text(llama: TransformersSession, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A batch that is too large is generated in halves, seeds included."""
-    requests = [replace(request, temperature=1.2, seed=index) for index, request in enumerate(greedy_requests())]
-    expected = llama.generate(requests)
-    tried = limit_memory(monkeypatch, llama, rows=2, width=1000)
-    outputs = llama.generate(requests)
-    assert max(tried) > 2
+@pytest.mark.parametrize("name", ["llama", "llama_rows"])
+def test_memory_that_runs_out_changes_no_text(
+    name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What does not fit at once is generated in smaller batches, seeds included."""
+    session: TransformersSession = request.getfixturevalue(name)
+    requests = [replace(item, temperature=1.2, seed=index) for index, item in enumerate(greedy_requests())]
+    expected = session.generate(requests)
+    longest = max(len(prompt_of(session, prompt)) for prompt in PROMPTS)
+    tried = limit_memory(monkeypatch, session, lambda ids: ids.numel() <= longest)
+    outputs = session.generate(requests)
+    assert not all(tried)
     assert all(same(output, other) for output, other in zip(outputs, expected, strict=True))
 
 
-@pytest.mark.parametrize("beams", [1, 2])
-def test_a_prompt_that_does_not_fit_alone_fails_alone(
-    llama: TransformersSession, monkeypatch: pytest.MonkeyPatch, beams: int
+@pytest.mark.parametrize("culprit", [0, 2, 4])
+@pytest.mark.parametrize(("name", "beams"), [("llama", 1), ("llama_rows", 1), ("llama_rows", 2)])
+def test_a_request_that_exhausts_the_memory_fails_alone(
+    name: str, beams: int, culprit: int, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where one prompt exhausts the memory, only its request fails, and no request is answered twice."""
-    requests = [replace(request, num_beams=beams) for request in greedy_requests()]
-    expected = llama.generate(requests)
-    limit_memory(monkeypatch, llama, rows=4, width=len(prompt_of(llama, PROMPTS[2])) - 1)
-    found = list(llama.generate_continuous(enumerate(requests)))
+    """Where one request exhausts the memory, it alone fails, whichever it is, and none is answered twice."""
+    session: TransformersSession = request.getfixturevalue(name)
+    requests = [replace(item, num_beams=beams) for item in greedy_requests()]
+    # A token that only the culprit has, in its prompt.
+    mark = 380
+    ids = prompt_of(session, PROMPTS[culprit])
+    requests[culprit] = replace(requests[culprit], prompt=None, input_ids=[*ids[:1], mark, *ids[1:]])
+    expected = session.generate(requests)
+    assert all(mark not in output.token_ids for index, output in enumerate(expected) if index != culprit)
+    limit_memory(monkeypatch, session, lambda ids: not bool((ids == mark).any()))
+    found = list(session.generate_continuous(enumerate(requests)))
     assert sorted(index for index, _ in found) == list(range(len(requests)))
     for index, output in found:
-        if index == 2:
+        if index == culprit:
             assert output.finish_reason == "error"
             assert "out of memory" in (output.error or "")
         else:

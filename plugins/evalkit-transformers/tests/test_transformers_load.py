@@ -127,6 +127,18 @@ def test_a_device_map_changes_no_score(llama_path: Path, device_map: Any) -> Non
     assert scores(session) == pytest.approx(scores(build(llama_path)), abs=1e-4)
 
 
+def test_weights_may_lie_on_disk(llama_path: Path, tmp_path: Path) -> None:
+    """A model whose output head and one layer are read from disk at each pass scores as one in memory."""
+    pytest.importorskip("accelerate", reason="device_map needs evalkit-transformers[device-map]")
+    places = {"model.embed_tokens": "cpu", "model.layers.0": "cpu", "model.norm": "cpu", "model.rotary_emb": "cpu"}
+    session = build(
+        llama_path,
+        device_map={**places, "model.layers.1": "disk", "lm_head": "disk"},
+        load_kwargs={"offload_folder": str(tmp_path / "offload")},
+    )
+    assert scores(session) == pytest.approx(scores(build(llama_path)), abs=1e-4)
+
+
 def test_shards_are_one_model(llama_path: Path, tmp_path: Path) -> None:
     """A checkpoint in several files scores as the same in one."""
     model = transformers.AutoModelForCausalLM.from_pretrained(llama_path)

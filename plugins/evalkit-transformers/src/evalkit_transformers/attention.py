@@ -14,10 +14,13 @@ def attention_with_lse(
     Where `mask` leaves a token nothing to see, its log-sum-exp is -inf and its output is not meaningful.
     """
     if query.device.type == "cpu" and value.shape[-1] == query.shape[-1]:
-        found: tuple[Tensor, Tensor] = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        output, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
             query, key, value, 0.0, False, attn_mask=mask, scale=scale
         )
-        return found
+        if mask is not None:
+            # It gives 0 where a token sees nothing.
+            lse = lse.masked_fill(mask.amax(-1) == -torch.inf, -torch.inf)
+        return output, lse
     scores = torch.matmul(query.float(), key.float().transpose(-1, -2)) * scale
     if mask is not None:
         scores = scores + mask.float()

@@ -45,20 +45,23 @@ def stream(
 def _continuous(
     session: TransformersSession, items: list[DecodeRequest], rows: int
 ) -> Iterator[tuple[int, GenerationOutput]]:
-    """Continuous generation; where memory runs out, what is left goes on with half the rows."""
+    """Continuous generation; where memory runs out, what is left goes on with half the rows, then one by one."""
     left = {item.index: item for item in items}
+    alone = False
     while left:
+        asked, failure = list(left.values())[: 1 if alone else None], ""
         try:
-            for index, output in continuous.stream(session, list(left.values()), rows):
+            for index, output in continuous.stream(session, asked, rows):
                 del left[index]
                 yield index, output
         except OutOfMemoryError as error:
-            if rows == 1:
-                failed = next(iter(left))
-                del left[failed]
-                problem = f"out of memory for this request alone: {one_line(error)}"
-                yield failed, GenerationOutput(finish_reason="error", error=problem)
-        rows = max(1, rows // 2)
+            failure = one_line(error)
+        if failure and alone:
+            problem = f"out of memory for this request alone: {failure}"
+            del left[asked[0].index]
+            yield asked[0].index, GenerationOutput(finish_reason="error", error=problem)
+        elif failure:
+            rows, alone = max(1, rows // 2), rows == 1
 
 
 def _with_backoff(

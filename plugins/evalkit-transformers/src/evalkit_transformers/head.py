@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,8 +23,8 @@ class SelectiveHead:
     """Makes a model compute logits at chosen (row, position) pairs only.
 
     A hook on the output head's input sees the hidden states. Where the head is one plain matrix (`linear`), they
-    are all that is taken from the model, and log-probabilities are summed over blocks of the vocabulary, so
-    that no logits are ever stored. Otherwise the chosen hidden states go on through the head, so that all that
+    are all that is taken from the model, and normalisation goes over blocks of the vocabulary (of positions in
+    float32), so that logits are never stored. Otherwise the chosen hidden states go on through the head, so that all that
     the model does behind it (soft caps, scaling) still happens. Where neither works, full logits are cut.
     """
 
@@ -74,8 +74,10 @@ class SelectiveHead:
         """
         if self.linear:
             hidden = self.hidden_states(forward, *at)
+            if hidden.dtype == torch.float32:
+                return dense_scores(map(self.head, hidden.split(ROWS)), target_rows, targets)
             return blockwise_scores(hidden, self.head.weight, self.head.bias, target_rows, targets)
-        return dense_scores(self.logits(forward, *at), target_rows, targets)
+        return dense_scores(self.logits(forward, *at).split(ROWS), target_rows, targets)
 
     def logits(self, forward: Forward, rows: Tensor, positions: Tensor) -> Tensor:
         """Logits [len(rows), vocabulary]."""
@@ -123,15 +125,25 @@ def _close(found: Tensor, expected: Tensor) -> bool:
     return found.shape == expected.shape and bool(torch.allclose(found.float(), expected.float(), rtol=1e-2, atol=1e-2))
 
 
-def dense_scores(logits: Tensor, target_rows: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Scores from logits [rows, vocabulary], in float32 for a block of rows at a time."""
-    normalizers, best = [], []
-    for block in logits.split(ROWS):
-        scores = block.float()
-        normalizers.append(scores.logsumexp(-1))
-        best.append(scores.argmax(-1))
-    chosen = logits[target_rows, targets].float()
-    return chosen - torch.cat(normalizers)[target_rows], torch.cat(best)[target_rows] == targets
+def dense_scores(blocks: Iterable[Tensor], target_rows: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores from blocks of logits [rows, vocabulary], one after another, each normalised in float32.
+
+    By log_softmax, because lm-evaluation-harness does: in float32 its sum over the vocabulary is off by up to
+    1e-5 a token, always to the same side, and a long text's score shows that.
+    """
+    order = target_rows.argsort(stable=True)
+    sorted_rows, sorted_targets = target_rows[order], targets[order]
+    logprobs = torch.empty(len(targets), device=targets.device)
+    greedy = torch.empty(len(targets), dtype=torch.bool, device=targets.device)
+    first = 0
+    for block in blocks:
+        start, stop = torch.searchsorted(sorted_rows, sorted_rows.new_tensor([first, first + len(block)])).tolist()
+        rows, wanted = sorted_rows[start:stop] - first, sorted_targets[start:stop]
+        scores = block.float().log_softmax(-1)
+        logprobs[order[start:stop]] = scores[rows, wanted]
+        greedy[order[start:stop]] = scores.argmax(-1)[rows] == wanted
+        first += len(block)
+    return logprobs, greedy
 
 
 def blockwise_scores(
