@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from support import Done, Evalkit, clean_environment
 
+
 @pytest.fixture
 def evalkit(tmp_path: Path) -> Evalkit:
     """Run `evalkit WORDS...` in an empty folder; the completed process."""

@@ -13,5 +13,6 @@ Evalkit = Callable[..., Done]
 
 def clean_environment(**more: str) -> dict[str, str]:
     """The environment without evalkit's own variables."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("EVALKIT_") or key.endswith("CACHE_DIR")}
+    own = {key for key in os.environ if key.startswith("EVALKIT_") and key != "EVALKIT_CACHE_DIR"}
+    kept = {key: value for key, value in os.environ.items() if key not in own}
     return {**kept, "COLUMNS": "100", **more}

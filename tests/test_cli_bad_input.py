@@ -162,10 +162,11 @@ def on_small_disk(script: str, disk: Path, megabytes: int) -> Done:
     """Run a shell script with a small file system of its own mounted at `disk`."""
     disk.mkdir()
     mount = f"mount -t tmpfs -o size={megabytes}m none {disk}"
-    if not shutil.which("unshare") or subprocess.run(["unshare", "-Urm", "sh", "-c", mount], capture_output=True).returncode:
+    alone = ["unshare", "-Urm", "sh", "-c"]
+    if not shutil.which("unshare") or subprocess.run([*alone, mount], capture_output=True).returncode:
         pytest.skip("this machine does not let a test mount a small file system")
     return subprocess.run(
-        ["unshare", "-Urm", "sh", "-c", f"{mount}\n{script}"],
+        [*alone, f"{mount}\n{script}"],
         capture_output=True,
         text=True,
         cwd=disk.parent,
@@ -176,8 +177,9 @@ def on_small_disk(script: str, disk: Path, megabytes: int) -> Done:
 
 def test_no_disk_space_at_the_start(tmp_path: Path) -> None:
     """A disk without room for a run is refused before the run begins."""
-    command = f"{sys.executable} -m evalkit run starter_prose {' '.join(FAKE)} --output disk/run; status=$?; ls disk; exit $status"
-    refused(on_small_disk(command, tmp_path / "disk", 4), tmp_path, "MiB free", "--output")
+    command = f"{sys.executable} -m evalkit run starter_prose {' '.join(FAKE)} --output disk/run"
+    script = f"{command}; status=$?; ls disk; exit $status"
+    refused(on_small_disk(script, tmp_path / "disk", 4), tmp_path, "MiB free", "--output")
 
 
 def test_disk_that_fills_up_during_the_run(tmp_path: Path) -> None:

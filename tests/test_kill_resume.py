@@ -67,7 +67,8 @@ def test_damaged_last_record_is_asked_again(evalkit: Evalkit, tmp_path: Path) ->
     """A record whose bytes changed on the disk is detected, asked again, and mentioned."""
     reference = json.loads(evalkit("run", *WORDS, "--output", "mine").stdout)
     with closing(sqlite3.connect(tmp_path / "mine" / "journal.sqlite")) as db:
-        db.execute("UPDATE outputs SET output = replace(output, '-', '+') WHERE rowid = (SELECT MAX(rowid) FROM outputs)")
+        last = "(SELECT MAX(rowid) FROM outputs)"
+        db.execute(f"UPDATE outputs SET output = replace(output, '-', '+') WHERE rowid = {last}")
         db.commit()
     (tmp_path / "mine" / "results.json").unlink()
     manifest = tmp_path / "mine" / "run.json"

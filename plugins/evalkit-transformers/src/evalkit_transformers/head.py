@@ -23,9 +23,9 @@ class SelectiveHead:
     """Makes a model compute logits at chosen (row, position) pairs only.
 
     A hook on the output head's input sees the hidden states. Where the head is one plain matrix (`linear`), they
-    are all that is taken from the model, and normalisation goes over blocks of the vocabulary (of positions in
-    float32), so that logits are never stored. Otherwise the chosen hidden states go on through the head, so that all that
-    the model does behind it (soft caps, scaling) still happens. Where neither works, full logits are cut.
+    are all that is taken from the model, and normalisation goes block by block, so that logits are never stored.
+    Otherwise the chosen hidden states go on through the head, so that all that the model does behind it (soft
+    caps, scaling) still happens. Where neither works, full logits are cut.
     """
 
     def __init__(self, model: Any) -> None:
