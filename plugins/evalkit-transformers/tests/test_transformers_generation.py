@@ -368,9 +368,17 @@ def test_beams_end_at_the_end_token_and_at_stop_strings(stopping: TransformersSe
     base = GenerationRequest(prompt=PROMPTS[0], max_new_tokens=12, num_beams=2)
     free = answer(stopping, replace(base, min_new_tokens=12))
     assert (free.finish_reason, len(free.token_ids)) == ("length", 12)
-    stopped = answer(stopping, replace(base, min_new_tokens=1, stop=(free.text[4:6],)))
-    assert stopped.finish_reason == "stop"
-    assert free.text[4:6] not in stopped.text
+    ended = answer(stopping, base)
+    assert ended.token_ids[-1] in stopping.tokenizer.eos_token_ids
+    assert ended.finish_reason == "stop"
+    stop = free.text[4:6]
+    stopped = answer(stopping, replace(base, min_new_tokens=1, stop=(stop,)))
+    options = {"num_beams": 2, "max_new_tokens": 12, "min_new_tokens": 1, "pad_token_id": 0}
+    stops = {"stop_strings": [stop], "tokenizer": stopping.hf_tokenizer}
+    found = reference(stopping, prompt_of(stopping, PROMPTS[0]), **options, **stops)[0]
+    assert stopped.token_ids == found
+    assert len(found) < 12
+    assert (stopped.finish_reason, stop in stopped.text) == ("stop", False)
 
 
 # ── log-probabilities, usage, timing ────────────────────────────────────────────────────────────────────
