@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+PIECE = 2048
+
 
 def attention_with_lse(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float
@@ -21,12 +23,18 @@ def attention_with_lse(
             # It gives 0 where a token sees nothing.
             lse = lse.masked_fill(mask.amax(-1) == -torch.inf, -torch.inf)
         return output, lse
-    scores = torch.matmul(query.float(), key.float().transpose(-1, -2)) * scale
-    if mask is not None:
-        scores = scores + mask.float()
-    lse = scores.logsumexp(-1)
-    weights = (scores - lse.nan_to_num(neginf=0.0)[..., None]).exp()
-    return torch.matmul(weights.to(value.dtype), value), lse
+    outputs, sums = [], []
+    # A piece at a time: scores of all tokens at once could outgrow the device.
+    for start in range(0, query.shape[2], PIECE):
+        part = slice(start, start + PIECE)
+        scores = torch.matmul(query[:, :, part].float(), key.float().transpose(-1, -2)) * scale
+        if mask is not None:
+            scores = scores + mask[:, :, part].float()
+        lse = scores.logsumexp(-1)
+        weights = (scores - lse.nan_to_num(neginf=0.0)[..., None]).exp()
+        outputs.append(torch.matmul(weights.to(value.dtype), value))
+        sums.append(lse)
+    return torch.cat(outputs, 2), torch.cat(sums, 2)
 
 
 def merge_attention(a: Tensor, a_lse: Tensor, b: Tensor, b_lse: Tensor) -> Tensor:

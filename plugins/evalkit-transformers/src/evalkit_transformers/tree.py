@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from evalkit.scoring import ScoredTokens, Span
 from evalkit.scoring.collect import Collector
 from evalkit.scoring.forest import SpanTable, build_forest
 from evalkit.scoring.planner import TreeBatch, plan_forest
+from evalkit_transformers.attention import attention_with_lse, merge_attention
 from evalkit_transformers.load import UNBOUNDED, stretched_from
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class TreePass:
     batch: TreeBatch
     cache: dict[int, tuple[Tensor, Tensor]]
     blocks: list[Block] = field(default_factory=list)
-    masks: dict[tuple[int, int | None], Tensor | None] = field(default_factory=dict)
+    masks: dict[tuple[int, int | None], Tensor] = field(default_factory=dict)
     collect: bool = False
     computed: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     """Keys and values of the batch's own tokens by layer, where somebody wants to `collect` them."""
@@ -58,20 +58,23 @@ class TreePass:
         batch = self.batch
         if self.collect:
             self.computed[layer] = (key, value)
-        key_chain, value_chain = self._extend_chain(layer, key, value)
+        chain = self._extend_chain(layer, key, value)
         output = torch.empty_like(query)
+        lse = query.new_empty(query.shape[:3], dtype=torch.float32)
         for number, block in enumerate(self.blocks):
             part = slice(block.first, block.last)
             if block.last <= batch.chain:
-                seen = batch.keep + block.last
-                keys, values = key_chain[:, :, :seen], value_chain[:, :, :seen]
-            elif key_chain.shape[2] == 0:
-                keys, values = key[:, :, part], value[:, :, part]
+                keys, values = (side[:, :, : batch.keep + block.last] for side in chain)
             else:
-                keys = torch.cat([key_chain, key[:, :, part]], dim=2)
-                values = torch.cat([value_chain, value[:, :, part]], dim=2)
-            mask = self._mask(number, block, window, query)
-            output[:, :, part] = grouped_attention(query[:, :, part], keys, values, mask, scale)
+                keys, values = key[:, :, part], value[:, :, part]
+            mask = self._mask(number, block, window, query, query.shape[1] // key.shape[1])
+            output[:, :, part], lse[:, :, part] = grouped_attention(query[:, :, part], keys, values, mask, scale)
+        units = slice(batch.chain, None)
+        if chain[0].shape[2] and batch.units:
+            # Units see the whole chain: it is attended to at once, without a mask, and merged with their own part.
+            mask = self._chain_mask(window, query, query.shape[1] // key.shape[1])
+            seen, seen_lse = grouped_attention(query[:, :, units], *chain, mask, scale)
+            output[:, :, units] = merge_attention(output[:, :, units], lse[:, :, units], seen, seen_lse)
         return output.transpose(1, 2)
 
     def _extend_chain(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,34 +90,46 @@ class TreePass:
         self.cache[layer] = kept
         return kept
 
-    def _mask(self, number: int, block: Block, window: int | None, query: Tensor) -> Tensor:
+    def _mask(self, number: int, block: Block, window: int | None, query: Tensor, groups: int) -> Tensor:
+        """What each token of a block sees of its keys: the block itself, and for the chain's all that is before."""
         if (number, window) not in self.masks:
-            seen = self.batch.keep + (block.first if block.last <= self.batch.chain else self.batch.chain)
-            own = block.own
+            own, before = block.own, block.positions[:0]
+            if block.last <= self.batch.chain:
+                before = np.arange(self.batch.keep + block.first)
+                own = np.concatenate([np.ones((len(own), len(before)), bool), own], axis=1)
             if window is not None:
-                own = own & (block.positions[:, None] - block.positions[None, :] < window)
-            chain = np.ones((len(own), seen), bool)
-            if window is not None:
-                chain &= block.positions[:, None] - np.arange(seen)[None, :] < window
-            allowed = torch.from_numpy(np.concatenate([chain, own], axis=1)).to(query.device)
-            additive = torch.zeros(allowed.shape, dtype=query.dtype, device=query.device)
-            self.masks[number, window] = additive.masked_fill_(~allowed, -torch.inf)
-        mask = self.masks[number, window]
-        assert mask is not None
-        return mask
+                own = own & (block.positions[:, None] - np.concatenate([before, block.positions]) < window)
+            self.masks[number, window] = additive_mask(own, query, groups)
+        return self.masks[number, window]
+
+    def _chain_mask(self, window: int | None, query: Tensor, groups: int) -> Tensor | None:
+        """What units see of the chain: everything, but for a sliding window that does not reach back so far."""
+        positions = self.batch.positions[self.batch.chain :]
+        if window is None or positions.max() < window:
+            return None
+        if (-1, window) not in self.masks:
+            seen = positions[:, None] - np.arange(self.batch.keep + self.batch.chain) < window
+            self.masks[-1, window] = additive_mask(seen, query, groups)
+        return self.masks[-1, window]
 
 
-def grouped_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float) -> Tensor:
+def additive_mask(allowed: np.ndarray[Any, np.dtype[np.bool_]], like: Tensor, groups: int) -> Tensor:
+    """A mask as numbers to add to scores, repeated for the query heads that share a key head."""
+    wide = torch.from_numpy(np.tile(allowed, (groups, 1))).to(like.device)
+    return torch.zeros(wide.shape, dtype=like.dtype, device=like.device).masked_fill_(~wide, -torch.inf)[None, None]
+
+
+def grouped_attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor]:
     """Attention with fewer key heads than query heads, without copying keys: the group joins the queries."""
     rows, heads, tokens, size = query.shape
-    groups = heads // key.shape[1]
-    folded = query.reshape(rows, key.shape[1], groups * tokens, size)
-    wide = mask.repeat(groups, 1) if groups > 1 else mask
-    found = scaled_dot_product_attention(folded, key, value, attn_mask=wide[None, None], scale=scale)
-    return found.reshape(rows, heads, tokens, found.shape[-1])
+    folded = query.reshape(rows, key.shape[1], -1, size)
+    found, lse = attention_with_lse(folded, key, value, mask, scale)
+    return found.reshape(rows, heads, tokens, found.shape[-1]), lse.reshape(rows, heads, tokens)
 
 
-def make_blocks(batch: TreeBatch, size: int = BLOCK_TOKENS) -> list[Block]:
+def make_blocks(batch: TreeBatch, size: int) -> list[Block]:
     """Blocks of about `size` tokens: pieces of the chain, then whole units."""
     blocks = []
     for first in range(0, batch.chain, size):
@@ -168,7 +183,7 @@ class Tree:
     @contextmanager
     def running(self, batch: TreeBatch, *, collect: bool = False) -> Iterator[TreePass]:
         """Within it, attention works on this batch; `collect` keeps the keys and values of its tokens."""
-        tree = TreePass(batch, self.cache, make_blocks(batch), collect=collect)
+        tree = TreePass(batch, self.cache, make_blocks(batch, BLOCK_TOKENS), collect=collect)
         with running_pass(tree):
             yield tree
 
