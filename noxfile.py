@@ -57,6 +57,18 @@ def mirror() -> list[str]:
     return ["--data-dir", str(MIRROR)] if MIRROR.is_dir() else []
 
 
+def peer(session: nox.Session, name: str, *packages: str) -> str:
+    """The Python of another system, in an environment of its own that is made once."""
+    folder = ROOT / ".nox" / name
+    python = str(folder / "bin" / "python")
+    if not (folder / "ready").is_file():
+        session.run(sys.executable, "-m", "venv", str(folder), external=True)
+        for part in ((TORCH,), packages):
+            session.run(python, "-m", "pip", "install", *PIP, *part, external=True)
+        (folder / "ready").touch()
+    return python
+
+
 @nox.session
 def quickstart(session: nox.Session) -> None:
     """Evaluate the embedded model on the starter suite."""
@@ -98,23 +110,23 @@ def engines(session: nox.Session, engine: str) -> None:
 def parity(session: nox.Session) -> None:
     """Compare requests, log-probabilities and metrics with lm-evaluation-harness."""
     install(session, "evalkit-transformers", *LIGHT_PLUGINS, needs=(TORCH,))
-    harness = ROOT / ".nox" / "lm-eval"
-    if not (harness / "ready").is_file():
-        session.run(sys.executable, "-m", "venv", str(harness), external=True)
-        pip = [str(harness / "bin" / "python"), "-m", "pip", "install", *PIP]
-        session.run(*pip, TORCH, external=True)
-        session.run(*pip, LM_EVAL, "transformers>=5.0", "accelerate>=1.10", external=True)
-        (harness / "ready").touch()
-    session.run("pytest", "tests/parity", "--harness", str(harness / "bin" / "python"), *mirror(), *session.posargs)
+    harness = peer(session, "lm-eval", LM_EVAL, "transformers>=5.0", "accelerate>=1.10")
+    session.run("pytest", "tests/parity", "--harness", harness, *mirror(), *session.posargs)
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure start-up and speed."""
+    """Measure start-up, and speed beside the peers; words behind `--` go to bench_peers.py."""
     install(session, "evalkit-transformers", *LIGHT_PLUGINS, needs=(TORCH,))
-    session.run("python", "-m", "pytest", "--version", silent=True)
-    for script in sorted((ROOT / "tests" / "benchmarks").glob("bench_*.py")):
-        session.run("python", str(script), *session.posargs)
+    session.run("python", "tests/benchmarks/bench_startup.py")
+    if not MIRROR.is_dir():
+        session.skip("the comparison with peers needs a mirror of data sets")
+    peers = {
+        "lm-eval": peer(session, "lm-eval", LM_EVAL, "transformers>=5.0", "accelerate>=1.10"),
+        "evalution": peer(session, "evalution", "evalution==0.0.17", "accelerate>=1.10"),
+    }
+    words = [word for name, python in peers.items() for word in ("--python", f"{name}={python}")]
+    session.run("python", "tests/benchmarks/bench_peers.py", *mirror(), *words, *session.posargs)
 
 
 @nox.session

@@ -92,9 +92,7 @@ def run_job(job: str, pythons: dict[str, str], checkpoint: str, options: argpars
     print_table(job, count, reports, checkpoint, options.dtype)
 
 
-def print_table(
-    job: str, count: int, reports: dict[str, list[dict[str, Any]]], checkpoint: str, dtype: str
-) -> None:
+def print_table(job: str, count: int, reports: dict[str, list[dict[str, Any]]], checkpoint: str, dtype: str) -> None:
     """One line a system."""
     from floor import dense_floor
 

@@ -70,9 +70,7 @@ JOBS: dict[str, tuple[list[str], int]] = {
 def write_requests(job: str, data_dir: str, path: Path, limit: int | None = None) -> int:
     """Write a job's distinct requests as JSON lines; how many."""
     tasks, most = JOBS[job]
-    spec = make_spec(
-        {"tasks": tasks, "engine": "none", "model": "none", "data_dir": data_dir, "limit": limit or most}
-    )
+    spec = make_spec({"tasks": tasks, "engine": "none", "model": "none", "data_dir": data_dir, "limit": limit or most})
     unique = {
         asked.key: asked.request
         for planned in make_plan(spec).tasks.values()

@@ -44,7 +44,6 @@ class Evalkit:
         self.asked = asked
         return [output.text if hasattr(output, "text") else output.logprob for output in outputs]
 
-
     def scored_rows(self):
         """Distinct positions at which the last job needed logits; outside the time that counts."""
         from evalkit.requests import GenerationRequest, LoglikelihoodRequest
@@ -134,9 +133,7 @@ class Vllm:
     def answer(self, requests):
         from vllm import SamplingParams
 
-        asked = [
-            SamplingParams(temperature=0, max_tokens=r["max_new_tokens"], stop=r["stop"]) for r in requests
-        ]
+        asked = [SamplingParams(temperature=0, max_tokens=r["max_new_tokens"], stop=r["stop"]) for r in requests]
         outputs = self.llm.generate([r["prompt"] for r in requests], asked, use_tqdm=False)
         return [output.outputs[0].text for output in outputs]
 
