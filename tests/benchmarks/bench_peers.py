@@ -53,8 +53,9 @@ class Worker:
 
 def main() -> None:
     """Run all jobs and print the tables."""
-    from evalkit_smollm2.checkpoint import hf_checkpoint
     from jobs import JOBS
+
+    from evalkit_smollm2.checkpoint import hf_checkpoint
 
     options = parse()
     pythons = {"evalkit": sys.executable, **dict(word.split("=", 1) for word in options.python)}
