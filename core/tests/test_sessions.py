@@ -375,3 +375,30 @@ def test_a_merged_join_is_noted() -> None:
     assert output == LoglikelihoodOutput(
         sum(_logprobs(b"x#", 1)), output.is_greedy, 1, tuple(_logprobs(b"x#", 1)), notes=(MERGED,)
     )
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"max_new_tokens": 0}, "max_new_tokens is 0"),
+        ({"n": 0}, "n is 0"),
+        ({"num_beams": 0}, "num_beams is 0"),
+        ({"temperature": -1.0}, "temperature is -1"),
+        ({"num_beams": 2, "n": 3}, "2 beams"),
+    ],
+)
+def test_values_that_no_engine_honours_fail_alone(values: dict[str, Any], problem: str) -> None:
+    """A request with an impossible value gets an error of its own; its neighbour is answered."""
+    session = Fake().build(Model("x"))
+    bad, good = session.generate(
+        [GenerationRequest(prompt="a", **values), GenerationRequest(prompt="a", max_new_tokens=2)]
+    )
+    assert bad.finish_reason == "error"
+    assert problem in (bad.error or "")
+    assert good.error is None
+
+
+def test_token_ids_outside_the_vocabulary_fail_alone() -> None:
+    """Such ids would crash a model's embedding, and the batch with it."""
+    output = Fake().build(Model("x")).generate([GenerationRequest(input_ids=(1, 99_999), max_new_tokens=2)])[0]
+    assert "vocabulary" in (output.error or "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 DEFAULT_BATCH_SIZE = 16
 REDACTED = "***"
-SECRET_WORDS = ("key", "token", "secret", "password", "authorization")
+SECRET_WORDS = ("key", "apikey", "token", "secret", "secrets", "password", "authorization", "credentials")
 
 
 class BaseEngine(ABC):
@@ -159,8 +160,9 @@ def redact(value: Any, name: str = "") -> Any:
         return {key: redact(item, str(key)) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [redact(item, name) for item in value]
-    # "max_tokens" and "tokenizer" name no secret: only a whole word does.
-    secret = any(word in SECRET_WORDS for word in name.lower().replace("-", "_").split("_"))
+    # "max_tokens" and "tokenizer" name no secret: only a whole word does, as in "api_key" and "apiKey".
+    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)
+    secret = any(word.lower() in SECRET_WORDS for word in words)
     return REDACTED if secret and isinstance(value, str) and value else value
 
 

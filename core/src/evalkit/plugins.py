@@ -156,20 +156,20 @@ class PluginManager:
             self._load(plugin, points[0].load)
 
     def _load(self, plugin: Plugin, load: Callable[[], ModuleType]) -> None:
-        key = plugin.module if plugin.name == "core" else plugin.name
+        key = plugin.module if plugin.module in BUILT_IN else plugin.name
         try:
             module = load()
             self.pm.register(module, name=key)
             plugin.hooks = self._hooks(module)
             self._collect(plugin.name, module)
-        except Exception as error:  # a plugin is somebody else's code: whatever it raises is its report
+        except (Exception, SystemExit) as error:  # a plugin is somebody else's code: whatever it raises is its report
             plugin.error = f"{type(error).__name__}: {one_line(error)}"
             # By name: the module may be registered under another plugin's, which stays.
             if self.pm.has_plugin(key):
                 self.pm.unregister(name=key)
             for registry in (self.engines, self.tasks, self.models, self.metrics):
                 registry.drop(plugin.name)
-            if plugin.name == "core":
+            if plugin.module in BUILT_IN:
                 raise
 
     def _hooks(self, module: ModuleType) -> tuple[str, ...]:

@@ -81,6 +81,7 @@ class BoundModel:
         return engine.build(resolve_model(self.model, spec))
 
 
+MODEL_PATHS = ("tokenizer_path", "adapter", "chat_template")
 Questions = dict[str, list[tuple[Asked, ...]]]
 """By task, for each document, what is asked."""
 
@@ -272,8 +273,14 @@ def _changed(value: Any) -> dict[str, Any]:
 def _portable(spec: RunSpec) -> RunSpec:
     """`spec` with local paths made absolute, so that a resume may start elsewhere."""
     paths = {"model": spec.model, "data_dir": spec.data_dir}
-    absolute = {k: str(Path(v).absolute()) for k, v in paths.items() if v and Path(v).exists()}
-    return spec.model_copy(update=absolute)
+    of_model = {**spec.model_args, **_absolute({name: spec.model_args.get(name) for name in MODEL_PATHS})}
+    return spec.model_copy(update={**_absolute(paths), "model_args": of_model})
+
+
+def _absolute(paths: dict[str, str | None]) -> dict[str, str]:
+    # A chat template may be given as text, longer than any file name.
+    short = {name: path for name, path in paths.items() if path and "{" not in path}
+    return {name: str(Path(path).absolute()) for name, path in short.items() if Path(path).exists()}
 
 
 def _details(plan: Plan, sizes: dict[str, int]) -> dict[str, Any]:

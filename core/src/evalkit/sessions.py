@@ -299,6 +299,7 @@ class TokenSession(BaseInferenceSession):
 
     def prompt_ids(self, request: GenerationRequest) -> tuple[int, ...]:
         """Token ids of a request's prompt. Raises RequestError."""
+        self._check(request)
         given = [request.prompt is not None, request.messages is not None, request.input_ids is not None]
         if sum(given) != 1:
             raise RequestError("a generation request has exactly one of prompt, messages and input_ids")
@@ -307,6 +308,17 @@ class TokenSession(BaseInferenceSession):
         else:
             ids = tuple(self.tokenizer.encode_batch([self._prompt_text(request)])[0])
         return ids or (self.tokenizer.prefix_token_id,)
+
+    def _check(self, request: GenerationRequest) -> None:
+        """Raise RequestError for values that no engine could honour."""
+        least = {"max_new_tokens": 1, "min_new_tokens": 0, "n": 1, "num_beams": 1, "temperature": 0}
+        for name, low in least.items():
+            if getattr(request, name) < low:
+                raise RequestError(f"{name} is {getattr(request, name)}, and must be {low} or more")
+        if request.num_beams > 1 and request.n > request.num_beams:
+            raise RequestError(f"n is {request.n}, but {request.num_beams} beams give no more than that many texts")
+        if any(not 0 <= token < self.tokenizer.vocab_size for token in request.input_ids or ()):
+            raise RequestError(f"input_ids must be in the vocabulary, 0 to {self.tokenizer.vocab_size - 1}")
 
     def _prompt_text(self, request: GenerationRequest) -> str:
         if request.messages is None:
