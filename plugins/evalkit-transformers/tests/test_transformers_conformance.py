@@ -9,6 +9,7 @@ import pytest
 
 from evalkit.engine import BaseInferenceSession
 from evalkit.model import Model
+from evalkit.plugins import load_engine_class
 from evalkit.requests import RollingLoglikelihoodRequest
 from evalkit.testing.conformance import SessionConformance, check_close_is_idempotent
 from evalkit_transformers.engine import Transformers
@@ -106,3 +107,11 @@ def test_closing_twice_is_allowed(path: str, request: pytest.FixtureRequest) -> 
     """The second close of a session does nothing."""
     folder = request.getfixturevalue(path)
     check_close_is_idempotent(Transformers(device="cpu").build(Model(str(folder))))
+
+
+def test_compat_is_the_engine_without_sharing(llama_path: Path) -> None:
+    """`transformers-compat` is registered, scores padded rows, and says so."""
+    cls, spec = load_engine_class("transformers-compat")
+    assert spec.load.endswith(":TransformersCompat")
+    with cls(dtype="float32", device="cpu").build(Model(str(llama_path))) as session:
+        assert session.describe_execution()["scoring"] == "padded rows"

@@ -47,3 +47,10 @@ class Transformers(BaseEngine):
                 f"engine 'transformers' cannot import {error.name}. Install it with: pip install evalkit-transformers"
             ) from error
         return TransformersSession(self, model)
+
+
+@dataclass(slots=True)
+class TransformersCompat(Transformers):
+    """The same with fixed batches: a padded row a request, through Transformers' own attention and caches."""
+
+    share_prefixes: bool = False

@@ -9,12 +9,21 @@ from evalkit import EngineSpec, hookimpl
 
 @hookimpl
 def register_engines(register: Callable[[EngineSpec], None]) -> None:
-    """Register `--engine transformers`."""
+    """Register `--engine transformers` and `--engine transformers-compat`."""
+    capabilities = ("generate", "loglikelihood", "rolling", "chat", "beams", "encoder-decoder", "adapters")
     register(
         EngineSpec(
             "transformers",
             "Any model that Hugging Face Transformers loads, on CPU, CUDA or MPS",
             load="evalkit_transformers.engine:Transformers",
-            capabilities=("generate", "loglikelihood", "rolling", "chat", "beams", "encoder-decoder", "adapters"),
+            capabilities=capabilities,
+        )
+    )
+    register(
+        EngineSpec(
+            "transformers-compat",
+            "The same in fixed batches, without shared prefixes",
+            load="evalkit_transformers.engine:TransformersCompat",
+            capabilities=capabilities,
         )
     )
