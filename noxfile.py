@@ -119,6 +119,7 @@ def bench(session: nox.Session) -> None:
     """Measure start-up, and speed beside the peers; words behind `--` go to bench_peers.py."""
     install(session, "evalkit-transformers", *LIGHT_PLUGINS, needs=(TORCH,))
     session.run("python", "tests/benchmarks/bench_startup.py")
+    session.run("python", "tests/benchmarks/bench_planner.py", "10000", "100000")
     if not MIRROR.is_dir():
         session.skip("the comparison with peers needs a mirror of data sets")
     peers = {
