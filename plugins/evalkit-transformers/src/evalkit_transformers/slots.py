@@ -20,7 +20,8 @@ class Slots:
         self.lengths: list[int] = [0] * slots
         self._keys: dict[int, Tensor] = {}
         self._values: dict[int, Tensor] = {}
-        self._masks: dict[int | None, Tensor] = {}
+        self._masks: dict[Any, tuple[Tensor, Tensor | None]] = {}
+        # By window and device: layers may differ in both.
 
     def admit(self, computed: dict[int, tuple[Tensor, Tensor]], units: tuple[tuple[int, int], ...]) -> None:
         """Put newly computed sequences, each a range of tokens of one packed row, into the next free slots."""
@@ -80,14 +81,15 @@ class Slots:
 
     def _mask(self, window: int | None, count: int, longest: int, query: Tensor) -> tuple[Tensor, Tensor | None]:
         """Additive masks: [active, 1, 1, longest] over own tokens, [active, prefix] over the prefix or none."""
-        if window not in self._masks:
+        name = (window, query.device)
+        if name not in self._masks:
             place = self._place[:, None]
             at = torch.arange(longest)[None]
-            self._masks[window] = additive((at <= place) & in_window(place - at, window), query)[:, None, None]
-            if window is not None:
-                distance = place + self.prefix - torch.arange(self.prefix)[None]
-                self._masks[-window] = additive(in_window(distance, window), query)
-        return self._masks[window], None if window is None else self._masks[-window]
+            own = additive((at <= place) & in_window(place - at, window), query)[:, None, None]
+            distance = place + self.prefix - torch.arange(self.prefix)[None]
+            shared = None if window is None else additive(in_window(distance, window), query)
+            self._masks[name] = own, shared
+        return self._masks[name]
 
 
 def in_window(distance: Any, window: int | None) -> Any:

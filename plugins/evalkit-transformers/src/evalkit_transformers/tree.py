@@ -48,7 +48,8 @@ class TreePass:
     batch: TreeBatch
     cache: dict[int, tuple[Tensor, Tensor]]
     blocks: list[Block] = field(default_factory=list)
-    masks: dict[tuple[int, int | None], Tensor] = field(default_factory=dict)
+    masks: dict[Any, Tensor] = field(default_factory=dict)
+    """By block (-1: the chain), window, heads that share a key head, and device: layers may differ in these."""
     collect: bool = False
     computed: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     """Keys and values of the batch's own tokens by layer, where somebody wants to `collect` them."""
@@ -92,25 +93,27 @@ class TreePass:
 
     def _mask(self, number: int, block: Block, window: int | None, query: Tensor, groups: int) -> Tensor:
         """What each token of a block sees of its keys: the block itself, and for the chain's all that is before."""
-        if (number, window) not in self.masks:
+        name = (number, window, groups, query.device)
+        if name not in self.masks:
             own, before = block.own, block.positions[:0]
             if block.last <= self.batch.chain:
                 before = np.arange(self.batch.keep + block.first)
                 own = np.concatenate([np.ones((len(own), len(before)), bool), own], axis=1)
             if window is not None:
                 own = own & (block.positions[:, None] - np.concatenate([before, block.positions]) < window)
-            self.masks[number, window] = additive_mask(own, query, groups)
-        return self.masks[number, window]
+            self.masks[name] = additive_mask(own, query, groups)
+        return self.masks[name]
 
     def _chain_mask(self, window: int | None, query: Tensor, groups: int) -> Tensor | None:
         """What units see of the chain: everything, but for a sliding window that does not reach back so far."""
         positions = self.batch.positions[self.batch.chain :]
         if window is None or positions.max() < window:
             return None
-        if (-1, window) not in self.masks:
+        name = (-1, window, groups, query.device)
+        if name not in self.masks:
             seen = positions[:, None] - np.arange(self.batch.keep + self.batch.chain) < window
-            self.masks[-1, window] = additive_mask(seen, query, groups)
-        return self.masks[-1, window]
+            self.masks[name] = additive_mask(seen, query, groups)
+        return self.masks[name]
 
 
 def additive_mask(allowed: np.ndarray[Any, np.dtype[np.bool_]], like: Tensor, groups: int) -> Tensor:
