@@ -27,16 +27,16 @@ CACHE_TOKENS_PER_ROW = 1024
 def stream(
     session: TransformersSession, items: list[DecodeRequest], batch_size: int | None
 ) -> Iterator[tuple[int, GenerationOutput]]:
-    """Answer all requests, longest prompt first, yielding each once all its samples are there."""
+    """Answer all requests, yielding each once all its samples are there."""
     for item in items:
         if item.request.num_beams > 1:
             yield from _with_backoff([item], lambda part: [beam_search(session, part[0])])
     plain = [item for item in items if item.request.num_beams <= 1]
-    plain.sort(key=lambda item: (-len(item.prompt), item.prompt, item.index))
     rows = batch_size or ROWS.get(session.device.type, 16)
     if session.shares_prefixes:
         yield from _continuous(session, plain, rows)
         return
+    plain.sort(key=lambda item: (-len(item.prompt), item.prompt, item.index))
     widths = [(len(item.prompt) + item.request.max_new_tokens) * item.request.n for item in plain]
     for batch in plan_batches(widths, max_tokens=lambda: rows * CACHE_TOKENS_PER_ROW, max_rows=rows):
         yield from _with_backoff([plain[i] for i in batch], lambda part: generate_batch(session, part))

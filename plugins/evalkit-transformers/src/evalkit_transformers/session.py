@@ -64,10 +64,6 @@ class TransformersSession(TokenSession):
         self.tree = Tree(self.model)
         self.shares_prefixes = not self.is_encoder_decoder and engine.share_prefixes and self.tree.agrees(self)
 
-    def _may_share(self, engine: Transformers) -> bool:
-        # Beyond the length from which angles are stretched, a prefix has other keys in longer texts.
-        return engine.share_prefixes and not self.is_encoder_decoder and self.max_length <= self.stretched_from
-
     # ── scoring ─────────────────────────────────────────────────────────────────────────────────────────
     def score_batch(self, spans: list[Span]) -> list[ScoredTokens]:
         """Score spans in one forward pass; logits only at the scored positions."""
@@ -101,10 +97,9 @@ class TransformersSession(TokenSession):
                 yield batch, logprobs.double().cpu().numpy(), greedy.cpu().numpy()
 
     def _score_tree(self, batch: TreeBatch) -> tuple[Tensor, Tensor]:
-        ids, positions = self._packed(batch)
         rows = torch.from_numpy(batch.rows)
         return self.head.score(
-            lambda: self.forward(input_ids=ids, position_ids=positions, use_cache=False).logits,
+            lambda: self._tree_forward(batch),
             (torch.zeros_like(rows), rows),
             torch.from_numpy(batch.target_rows).to(self.device),
             torch.from_numpy(batch.targets).long().to(self.device),
@@ -113,18 +108,15 @@ class TransformersSession(TokenSession):
     def tree_logits(self, batch: TreeBatch) -> Tensor:
         """Logits [rows, vocabulary] at the rows of a batch that is running."""
         self.count_computed(len(batch.tokens))
-        ids, positions = self._packed(batch)
         rows = torch.from_numpy(batch.rows)
-        return self.head.logits(
-            lambda: self.forward(input_ids=ids, position_ids=positions, use_cache=False).logits,
-            torch.zeros_like(rows),
-            rows,
-        )
+        return self.head.logits(lambda: self._tree_forward(batch), torch.zeros_like(rows), rows)
 
-    def _packed(self, batch: TreeBatch) -> tuple[Tensor, Tensor]:
-        """Ids and positions of a batch as one row."""
-        ids, positions = torch.from_numpy(batch.tokens).long(), torch.from_numpy(batch.positions)
-        return ids[None].to(self.device), positions[None].to(self.device)
+    def _tree_forward(self, batch: TreeBatch) -> Tensor:
+        """One pass over a batch as one packed row; its logits."""
+        ids, positions = torch.from_numpy(batch.tokens).long()[None], torch.from_numpy(batch.positions)[None]
+        inputs = {"input_ids": ids.to(self.device), "position_ids": positions.to(self.device)}
+        logits: Tensor = self.forward(**inputs, use_cache=False).logits
+        return logits
 
     def forward(self, **inputs: Any) -> Any:
         """One pass of the model; inputs that its `forward` does not know are left out."""
@@ -165,7 +157,7 @@ class TransformersSession(TokenSession):
     def decode_stream(
         self, requests: list[DecodeRequest], *, batch_size: int | None = None
     ) -> Iterator[tuple[int, GenerationOutput]]:
-        """Generate in batches of like length; rows leave their batch as they finish."""
+        """Generate, continuously where prefixes can be shared, else in batches of like length."""
         yield from decode.stream(self, requests, batch_size)
 
     # ── life ────────────────────────────────────────────────────────────────────────────────────────────
