@@ -55,16 +55,8 @@ def test_every_span_is_spelled_along_its_path(found: list[Span]) -> None:
 
 def seen_by(batch: TreeBatch, chain: list[int], row: int) -> tuple[int, ...]:
     """The text up to and including the token at `row`, put together as an engine's attention sees it."""
-    tokens = batch.tokens.tolist()
-    if row < batch.chain:
-        return tuple(chain[: batch.keep + row + 1])
-    number = next(n for n, (a, b, _) in enumerate(batch.segments) if a <= row < b)
-    text: list[int] = tokens[batch.segments[number][0] : row + 1]
-    above = batch.segments[number][2]
-    while above >= 0:
-        first, last, above = batch.segments[above]
-        text = tokens[first:last] + text
-    return tuple(chain + text)
+    own = [int(token) for at, token in enumerate(batch.tokens[: row + 1]) if batch.reach[at] > row]
+    return tuple(chain[: batch.keep] + own)
 
 
 @given(spans(), st.integers(1, 40))
@@ -92,17 +84,15 @@ def test_plan_computes_every_prefix_once_and_scores_every_token(found: list[Span
 
 @given(spans(), st.integers(2, 60))
 def test_units_do_not_see_each_other(found: list[Span], budget: int) -> None:
-    """Segments of one unit hang on segments of the same unit, and units cover all tokens behind the chain."""
+    """No token is seen by another unit's, all see the chain, and units cover all tokens behind it."""
     for batch in plan_forest(build_forest(SpanTable.of(found)), budget):
         place = batch.chain
+        assert (batch.reach[:place] == len(batch.tokens)).all()
         for first, last in batch.units:
             assert first == place
+            assert (batch.reach[first:last] <= last).all()
             place = last
         assert place == len(batch.tokens)
-        for first, last, above in batch.segments:
-            unit = next((a, b) for a, b in batch.units if a <= first < b)
-            assert last <= unit[1]
-            assert above == -1 or unit[0] <= batch.segments[above][0] < first
 
 
 words = st.text(alphabet="ab ", min_size=1, max_size=12)

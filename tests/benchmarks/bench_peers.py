@@ -77,6 +77,7 @@ def parse() -> argparse.Namespace:
 
 def run_job(job: str, pythons: dict[str, str], checkpoint: str, options: argparse.Namespace) -> None:
     """Alternate the systems over the rounds and print the job's table."""
+    from floor import dense_floor
     from jobs import write_requests
 
     with tempfile.TemporaryDirectory() as folder:
@@ -85,20 +86,26 @@ def run_job(job: str, pythons: dict[str, str], checkpoint: str, options: argpars
         wanted = {name: python for name, python in pythons.items() if name != "vllm" or job == "gsm8k"}
         workers = {name: Worker(name, python, checkpoint, options.dtype) for name, python in wanted.items()}
         reports: dict[str, list[dict[str, Any]]] = {name: [] for name in workers}
+        floors: list[float] = []
         for _ in range(options.rounds):
             for name, worker in workers.items():
                 reports[name].append(worker.answer(path))
+            ours = reports["evalkit"][-1]
+            if ours["scored"]:
+                floors.append(dense_floor(checkpoint, options.dtype, ours["tokens"]["unique"], ours["scored"]))
         for worker in workers.values():
             worker.close()
-    print_table(job, count, reports, checkpoint, options.dtype)
+    print(f"\n{job}: {count} requests, {options.dtype}")
+    print_table(reports)
+    if floors:
+        floor, ours = statistics.median(floors), statistics.median(r["seconds"] for r in reports["evalkit"])
+        spread = f"{min(floors):.2f}-{max(floors):.2f}"
+        print(f"  {'floor':10} {floor:8.2f} s ({spread})  evalkit is at {floor / ours:.0%} of it", flush=True)
 
 
-def print_table(job: str, count: int, reports: dict[str, list[dict[str, Any]]], checkpoint: str, dtype: str) -> None:
+def print_table(reports: dict[str, list[dict[str, Any]]]) -> None:
     """One line a system."""
-    from floor import dense_floor
-
     ours = statistics.median(report["seconds"] for report in reports["evalkit"])
-    print(f"\n{job}: {count} requests, {dtype}")
     for name, found in reports.items():
         seconds = [report["seconds"] for report in found]
         median = statistics.median(seconds)
@@ -108,10 +115,6 @@ def print_table(job: str, count: int, reports: dict[str, list[dict[str, Any]]], 
             line += f"  computed {tokens['computed']}, redundancy {tokens['computed'] / tokens['unique']:.3f}"
             line += f", requested {tokens['requested']}"
         print(line, flush=True)
-    if scored := reports["evalkit"][-1]["scored"]:
-        unique = reports["evalkit"][-1]["tokens"]["unique"]
-        floor = dense_floor(checkpoint, dtype, unique, scored)
-        print(f"  dense floor {floor:.2f} s ({scored} scored rows): evalkit is at {floor / ours:.0%} of it")
 
 
 def agreement(found: list[Any], ours: list[Any]) -> str:

@@ -19,7 +19,7 @@ class TreeBatch:
     """Tokens for one pass. First come those that extend the resident chain, then whole units.
 
     Before the pass the resident chain is cut to `keep` tokens; after it, it holds `keep + chain` tokens.
-    A token attends to the chain, to the tokens of its segment before it, and to all segments above its own.
+    Tokens are in preorder: token i attends to what was kept and to each token j with `j <= i < reach[j]`.
     """
 
     keep: int
@@ -27,8 +27,8 @@ class TreeBatch:
     tokens: Tokens
     positions: Ints
     """Depth of each token: its position in the text."""
-    segments: tuple[tuple[int, int, int], ...]
-    """(first token, one past the last, index of the segment above or -1) of each segment behind the chain."""
+    reach: Ints
+    """For each token, one past the last of the tokens that attend to it."""
     units: tuple[tuple[int, int], ...]
     """(first token, one past the last) of each unit: no unit sees another."""
     rows: Ints
@@ -92,7 +92,7 @@ class _Planner:
         self.begin: list[int] = forest.begin.tolist()
         self.parent = forest.parent.tolist()
         self.weight = self._weights()
-        self.assembler = _Assembler(forest)
+        self.assembler = _Assembler(forest, self.weight)
 
     def _weights(self) -> list[int]:
         weight = list(self.fed)
@@ -157,9 +157,9 @@ class _Planner:
 class _Assembler:
     """Turns drafts into arrays."""
 
-    def __init__(self, forest: Forest) -> None:
+    def __init__(self, forest: Forest, weight: list[int]) -> None:
         self.forest = forest
-        self.fed = forest.fed
+        self.fed, self.weight = forest.fed, weight
         self.slots = Slots.of(forest)
         children, owners = forest.children, forest.parent[forest.children]
         # Children whose first token is scored: their targets hang on their parent's last token.
@@ -171,12 +171,12 @@ class _Assembler:
 
     def build(self, draft: _Draft) -> TreeBatch:
         """The batch of a draft."""
-        pieces, above, units, place = list(draft.chain), [-1] * len(draft.chain), [], 0
-        place = sum(b - a for _, a, b in draft.chain)
-        chain = place
+        pieces, units = list(draft.chain), []
+        ends: list[int] = []
+        place = chain = sum(b - a for _, a, b in draft.chain)
         for top in draft.units:
             first = place
-            place = self._add_unit(top, pieces, above, place)
+            place = self._add_unit(top, pieces, ends, place)
             units.append((first, place))
         node, start, stop = (np.array(column, np.int64) for column in zip(*pieces, strict=True))
         lengths = stop - start
@@ -184,27 +184,22 @@ class _Assembler:
         positions = _ranges(start, lengths)
         tokens = self._tokens(np.repeat(node, lengths), positions)
         rows, target_rows, targets, slots = self._targets(node, start, stop, firsts)
-        skip = len(draft.chain)
-        segments = tuple(
-            (int(f), int(f + n), a - skip if a >= skip else -1)
-            for f, n, a in zip(firsts[skip:], lengths[skip:], above[skip:], strict=True)
-        )
+        reach = np.repeat(np.array([place] * len(draft.chain) + ends, np.int64), lengths)
         kept = tuple(unit for unit in units if unit[1] > unit[0])
-        return TreeBatch(draft.keep, chain, tokens, positions, segments, kept, rows, target_rows, targets, slots)
+        return TreeBatch(draft.keep, chain, tokens, positions, reach, kept, rows, target_rows, targets, slots)
 
-    def _add_unit(self, top: int, pieces: list[tuple[int, int, int]], above: list[int], place: int) -> int:
-        """Append a subtree's nodes, each behind its parent; the place behind the last token."""
-        forest, stack = self.forest, [(top, -1)]
+    def _add_unit(self, top: int, pieces: list[tuple[int, int, int]], ends: list[int], place: int) -> int:
+        """Append a subtree's nodes in preorder, and the place behind each one's subtree; that behind the last token."""
+        forest, stack = self.forest, [top]
         while stack:
-            node, over = stack.pop()
+            node = stack.pop()
             begin, fed = int(forest.begin[node]), int(self.fed[node])
-            index = len(pieces)
             if fed:
                 pieces.append((node, begin, begin + fed))
-                above.append(over)
+                ends.append(place + self.weight[node])
                 place += fed
             below = forest.children[forest.child_offsets[node] : forest.child_offsets[node + 1]]
-            stack.extend((int(child), index) for child in below[::-1])
+            stack.extend(below[::-1].tolist())
         return place
 
     def _tokens(self, node: Ints, depth: Ints) -> Tokens:
@@ -258,14 +253,15 @@ def suffix_batch(keep: int, suffixes: Sequence[Sequence[int]]) -> TreeBatch:
 def _plain_batch(keep: int, parts: Sequence[Sequence[int]], chain: int) -> TreeBatch:
     lengths = np.array([len(part) for part in parts], np.int64)
     ends = np.cumsum(lengths)
+    positions = _ranges(np.full(len(parts), keep, np.int64), lengths)
     units = () if chain else tuple(zip((ends - lengths).tolist(), ends.tolist(), strict=True))
     nothing = np.zeros(0, np.int64)
     return TreeBatch(
         keep=keep,
         chain=chain,
         tokens=np.array([token for part in parts for token in part], np.int32),
-        positions=_ranges(np.full(len(parts), keep, np.int64), lengths),
-        segments=tuple((first, last, -1) for first, last in units),
+        positions=positions,
+        reach=np.repeat(ends, lengths),
         units=units,
         rows=ends - 1,
         target_rows=nothing,

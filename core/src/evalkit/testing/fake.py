@@ -101,7 +101,7 @@ class FakeSession(TokenSession):
     def score_forest(
         self, batches: Iterator[TreeBatch]
     ) -> Iterator[tuple[TreeBatch, NDArray[np.float64], NDArray[np.bool_]]]:
-        """Score tree batches; what a token sees is put together from the resident chain and its segments."""
+        """Score tree batches; what a token sees is put together from the resident chain and the batch."""
         chain: list[int] = []
         for batch in batches:
             if self.engine.max_rows is not None and len(batch.units) > self.engine.max_rows:
@@ -163,15 +163,7 @@ class FakeSession(TokenSession):
 
 def _seen(batch: TreeBatch, chain: list[int], tokens: list[int], row: int) -> list[int]:
     """All tokens that the one at `row` attends to, itself included, in the order of the text."""
-    if row < batch.chain:
-        return chain[: batch.keep + row + 1]
-    number = next(n for n, (first, last, _) in enumerate(batch.segments) if first <= row < last)
-    first, _, above = batch.segments[number]
-    own = tokens[first : row + 1]
-    while above >= 0:
-        first, last, above = batch.segments[above]
-        own = tokens[first:last] + own
-    return chain + own
+    return chain[: batch.keep] + [tokens[at] for at in range(row + 1) if batch.reach[at] > row]
 
 
 def next_scores(ids: Sequence[int]) -> list[float]:

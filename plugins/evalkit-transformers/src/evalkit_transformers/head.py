@@ -19,6 +19,14 @@ Forward = Callable[[], Tensor]
 """Runs the model; its logits."""
 
 
+class _HeadReachedError(Exception):
+    """Ends a pass before the output head, whose full pass nobody needs."""
+
+    def __init__(self, hidden: Tensor) -> None:
+        super().__init__("the output head was reached")
+        self.hidden = hidden
+
+
 class SelectiveHead:
     """Makes a model compute logits at chosen (row, position) pairs only.
 
@@ -32,7 +40,6 @@ class SelectiveHead:
         self._chosen: tuple[Tensor, Tensor] | None = None
         self._take = False
         self._gain = 1.0
-        self._hidden: Tensor | None = None
         self.works = False
         self.linear = False
         self.head = model.get_output_embeddings()
@@ -92,10 +99,10 @@ class SelectiveHead:
         self._take = True
         try:
             forward()
+        except _HeadReachedError as reached:
+            hidden = reached.hidden
         finally:
             self._take = False
-            hidden, self._hidden = self._hidden, None
-        assert hidden is not None
         return hidden[rows.to(hidden.device), positions.to(hidden.device)]
 
     @contextmanager
@@ -112,8 +119,7 @@ class SelectiveHead:
         if self._gain != 1.0:
             hidden = hidden * self._gain
         if self._take:
-            self._hidden = hidden
-            return (hidden[:1, :1], *args[1:])
+            raise _HeadReachedError(hidden)
         if self._chosen is None:
             return None if self._gain == 1.0 else (hidden, *args[1:])
         rows, positions = self._chosen

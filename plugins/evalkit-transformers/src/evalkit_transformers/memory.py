@@ -1,9 +1,12 @@
-"""One error for memory that ran out, whatever the device."""
+"""Memory: one error where it runs out, whatever the device, and pages that are kept between passes."""
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -23,3 +26,30 @@ def memory_errors(device: torch.device) -> Iterator[None]:
         if isinstance(error, MemoryError) or "allocate" in str(error) or "out of memory" in str(error):
             raise OutOfMemoryError(f"no memory left on {device}") from error
         raise
+
+
+# The parameters' numbers in glibc's malloc.h.
+TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3
+MIB = 1 << 20
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what a pass frees for the next one, instead of giving it back to the system.
+
+    By default every activation above some size is mapped anew, and its pages are cleared one fault at a time: for
+    a model of 135M parameters that is a third of a pass. Does nothing where the C library is not glibc.
+    """
+    if (mallopt := _glibc("mallopt")) is not None:
+        mallopt(MMAP_THRESHOLD, 32 * MIB)
+        mallopt(TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(TOP_PAD, 64 * MIB)
+
+
+def return_freed_memory() -> None:
+    """Give the system back what `keep_freed_memory` kept."""
+    if (malloc_trim := _glibc("malloc_trim")) is not None:
+        malloc_trim(0)
+
+
+def _glibc(name: str) -> Any:
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None

@@ -30,7 +30,7 @@ from evalkit_transformers.load import (
     load_model,
     stretched_from,
 )
-from evalkit_transformers.memory import memory_errors
+from evalkit_transformers.memory import keep_freed_memory, memory_errors, return_freed_memory
 from evalkit_transformers.tree import Tree
 
 
@@ -47,6 +47,8 @@ class TransformersSession(TokenSession):
         )
         self.hf_tokenizer: Any = tokenizer.hf
         self.device: torch.device = self.model.device
+        if self.device.type == "cpu":
+            keep_freed_memory()
         super().__init__(
             tokenizer,
             max_length=model.max_length or context_length(config, tokenizer.model_max_length),
@@ -166,6 +168,8 @@ class TransformersSession(TokenSession):
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+        elif self.device.type == "cpu":
+            return_freed_memory()
 
     def close(self) -> None:
         """Release the model."""

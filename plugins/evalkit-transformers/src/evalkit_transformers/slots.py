@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from evalkit_transformers.attention import attention_with_lse, merge_attention
+from evalkit_transformers.tree import Resident
 
 
 class Slots:
     """Attention of generation steps. The first `active` slots hold running sequences, the rest are free."""
 
-    def __init__(self, chain: dict[int, tuple[Tensor, Tensor]], prefix: int, slots: int, room: int) -> None:
+    def __init__(self, chain: Mapping[int, Resident], prefix: int, slots: int, room: int) -> None:
         self.chain, self.prefix = chain, prefix
         self.slots, self.room = slots, room
         self.active = 0
@@ -70,7 +72,8 @@ class Slots:
             # All sequences read the one prefix: they become queries of a single attention.
             folded = grouped.transpose(0, 1).reshape(1, kv_heads, -1, size)
             repeated = None if chain_mask is None else chain_mask.repeat_interleave(heads // kv_heads, 0)[None, None]
-            shared, shared_lse = attention_with_lse(folded, *self.chain[layer], repeated, scale)
+            chain = self.chain[layer].part(0, self.prefix)
+            shared, shared_lse = attention_with_lse(folded, *chain, repeated, scale)
             shared = shared.reshape(kv_heads, count, -1, shared.shape[-1]).transpose(0, 1)
             shared_lse = shared_lse.reshape(kv_heads, count, -1).transpose(0, 1)
             output = merge_attention(output, lse, shared, shared_lse)
