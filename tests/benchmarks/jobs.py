@@ -61,9 +61,9 @@ WIKITEXT = Perplexity(
 JOBS: dict[str, tuple[list[str], int]] = {
     "hellaswag": (["hellaswag"], 200),
     "mmlu": ([f"jobs:MMLU_{name.upper()}" for name in SUBJECTS], 60),
-    "arc_easy": (["jobs:ARC_EASY"], 60),
+    "arc_easy": (["jobs:ARC_EASY"], 24),
     "gsm8k": (["jobs:GSM8K"], 48),
-    "wikitext": (["jobs:WIKITEXT"], 4),
+    "wikitext": (["jobs:WIKITEXT"], 2),
 }
 
 

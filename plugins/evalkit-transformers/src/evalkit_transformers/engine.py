@@ -21,6 +21,7 @@ class Transformers(BaseEngine):
     `dtype` "auto" is the checkpoint's own. `device` "auto" is CUDA, else MPS, else CPU. `batch_tokens` is the
     budget of tokens in a scoring batch, by default chosen from the device's memory; it changes no score.
     `share_prefixes` computes what prompts have in common once, where the model's attention allows it.
+    `pack_weights` lays them out for this processor once, at load; on a CPU only.
     `load_kwargs` go to `from_pretrained` unchanged (`quantization_config`, `max_memory`, ...).
     """
 
@@ -33,6 +34,7 @@ class Transformers(BaseEngine):
     adapter: str | None = None
     batch_tokens: int | None = None
     share_prefixes: bool = True
+    pack_weights: bool = True
     load_kwargs: dict[str, Any] = field(default_factory=dict)
 
     def build(self, model: Model) -> BaseInferenceSession:
@@ -54,3 +56,4 @@ class TransformersCompat(Transformers):
     """The same with fixed batches: a padded row a request, through Transformers' own attention and caches."""
 
     share_prefixes: bool = False
+    pack_weights: bool = False

@@ -31,6 +31,7 @@ from evalkit_transformers.load import (
     stretched_from,
 )
 from evalkit_transformers.memory import keep_freed_memory, memory_errors, return_freed_memory
+from evalkit_transformers.packed import pack_weights
 from evalkit_transformers.tree import Tree
 
 
@@ -62,7 +63,10 @@ class TransformersSession(TokenSession):
         self.accepts = set(inspect.signature(self.model.forward).parameters)
         self._closed = False
         with torch.inference_mode():
-            self.head.probe(lambda ids: self.forward(**self._probe_inputs(ids.to(self.device))).logits)
+            self.packed = engine.pack_weights and pack_weights(
+                self.model, lambda: self._probe(torch.tensor([[0, 1, 0]]))
+            )
+            self.head.probe(self._probe)
         self.tree = Tree(self.model)
         self.shares_prefixes = not self.is_encoder_decoder and engine.share_prefixes and self.tree.agrees(self)
 
@@ -151,9 +155,14 @@ class TransformersSession(TokenSession):
             mask[index, place] = 1
         return ids.to(self.device), mask.to(self.device)
 
-    def _probe_inputs(self, ids: Tensor) -> dict[str, Any]:
+    def _probe(self, ids: Tensor) -> Tensor:
+        """Logits [rows, length, vocabulary] of a plain pass."""
+        ids = ids.to(self.device)
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False}
-        return {**inputs, "decoder_input_ids": ids} if self.is_encoder_decoder else inputs
+        logits: Tensor = self.forward(
+            **inputs, **({"decoder_input_ids": ids} if self.is_encoder_decoder else {})
+        ).logits
+        return logits
 
     # ── generation ──────────────────────────────────────────────────────────────────────────────────────
     def decode_stream(
@@ -193,6 +202,7 @@ class TransformersSession(TokenSession):
             "quantization": str(getattr(method, "value", method)) if quantization else None,
             "max_length": self.max_length,
             "batch_tokens": self.batch_tokens,
+            "weights": "packed" if self.packed else "plain",
             "logits": "scored positions" if self.head.works else "all positions",
             "scoring": "prefix forest" if self.shares_prefixes else "padded rows",
             "commit": getattr(config, "_commit_hash", None),
