@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evalkit.errors import OutOfMemoryError
-from evalkit.scoring import plan_batches, run_with_backoff, unique_tokens
+from evalkit.scoring import plan_batches, run_with_backoff
 
 WIDTHS = st.lists(st.integers(0, 50), max_size=40)
 ROWS = st.none() | st.integers(1, 6)
@@ -103,10 +103,3 @@ def test_an_item_that_never_fits_raises(before: int, after: int) -> None:
     with pytest.raises(OutOfMemoryError):
         done.extend(item for item, _ in run_with_backoff(items, run))
     assert done == ["small"] * before
-
-
-@given(st.lists(st.lists(st.integers(0, 2), max_size=6), max_size=12))
-def test_unique_tokens_are_the_nodes_of_the_prefix_forest(sequences: list[list[int]]) -> None:
-    """Shared prefixes count once: as many tokens as there are distinct non-empty prefixes."""
-    prefixes = {tuple(sequence[: end + 1]) for sequence in sequences for end in range(len(sequence))}
-    assert unique_tokens(sequences) == len(prefixes)

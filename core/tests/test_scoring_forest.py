@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from evalkit.model import Model
 from evalkit.requests import LoglikelihoodRequest
-from evalkit.scoring.forest import SpanTable, build_forest
+from evalkit.scoring.forest import SpanTable, build_forest, fresh_tokens
 from evalkit.scoring.planner import TreeBatch, plan_forest
 from evalkit.scoring.spans import Span
 from evalkit.testing.fake import Fake
@@ -37,6 +37,16 @@ def test_unique_tokens_are_the_distinct_prefixes(found: list[Span]) -> None:
     forest = build_forest(SpanTable.of(found))
     assert forest.unique == len(naive_nodes([span.fed for span in found]))
     assert forest.requested == sum(len(span.fed) for span in found)
+    assert forest.fed.sum() == forest.unique
+
+
+@given(st.lists(st.lists(st.integers(0, 2), max_size=6), max_size=12))
+def test_fresh_tokens_add_up_to_the_distinct_prefixes(sequences: list[list[int]]) -> None:
+    """Shared prefixes count once: as many tokens as there are distinct non-empty prefixes."""
+    prefixes = {tuple(sequence[: end + 1]) for sequence in sequences for end in range(len(sequence))}
+    fresh = fresh_tokens(sequences)
+    assert sum(fresh) == len(prefixes)
+    assert all(0 <= new <= len(sequence) for new, sequence in zip(fresh, sequences, strict=True))
 
 
 @given(spans())

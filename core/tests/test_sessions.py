@@ -318,6 +318,21 @@ def test_generation_counts_its_tokens() -> None:
     assert (counts.requested, counts.unique) == (6 + new, 4 + new)
 
 
+@pytest.mark.parametrize("shares", [True, False], ids=["forest", "rows"])
+def test_only_what_is_answered_counts(shares: bool) -> None:
+    """A run that ends early has counted its answers, so that the counts of all its attempts add up."""
+    requests = [(number, LoglikelihoodRequest("abc", text)) for number, text in enumerate(("d", "ef", "eg"))]
+    session = _session()
+    session.shares_prefixes = shares
+    answers = session.loglikelihood_continuous(requests, batch_size=1)
+    assert session.token_counts().requested == 0
+    first, _ = next(answers)
+    fed = 2 + len(requests[first][1].continuation)
+    assert session.token_counts().requested == fed
+    list(answers)
+    assert (session.token_counts().requested, session.token_counts().unique) == (3 + 4 + 4, 4)
+
+
 # ── encoder-decoder ─────────────────────────────────────────────────────────────────────────────────────────
 class Translator(FakeSession):
     """An encoder-decoder model: what its decoder scores depends on what its encoder read."""

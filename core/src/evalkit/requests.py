@@ -140,7 +140,7 @@ Output = GenerationOutput | LoglikelihoodOutput | RollingLoglikelihoodOutput
 
 @dataclass(frozen=True, slots=True)
 class TokenCounts:
-    """Tokens of a run: what one pass a request would cost, the distinct ones, and those computed.
+    """Tokens of the answered requests: what one pass each would cost, the distinct ones, and those computed for them.
 
     `unique` counts the nodes of the forest of all token sequences; `computed` is what went through the
     model, padding included. computed / unique is 1 at best.

@@ -37,10 +37,9 @@ from evalkit.scoring import (
     rolling_spans,
     run_with_backoff,
     truncated_span,
-    unique_tokens,
 )
 from evalkit.scoring.collect import Collector
-from evalkit.scoring.forest import SpanTable, build_forest
+from evalkit.scoring.forest import SpanTable, build_forest, fresh_tokens
 from evalkit.scoring.pairs import encode_pairs_apart
 from evalkit.scoring.planner import TreeBatch, plan_forest
 
@@ -96,6 +95,12 @@ class TokenSession(BaseInferenceSession):
     def count_computed(self, tokens: int) -> None:
         """Add tokens that went through the model, padding included."""
         self.counts += TokenCounts(computed=tokens)
+
+    def _count_answered(self, requested: int, fresh: int) -> None:
+        """Note what an answer would have cost alone, and which of its tokens are new. With each answer, not before:
+        a run that is killed and resumed counts none twice.
+        """
+        self.counts += TokenCounts(requested=requested, unique=fresh)
 
     # ── scoring ─────────────────────────────────────────────────────────────────────────────────────────
     def loglikelihood(
@@ -212,18 +217,19 @@ class TokenSession(BaseInferenceSession):
         widest = max(len(span.fed) for span in spans)
         budget = self.batch_tokens if batch_size is None else batch_size * widest
         left = dict(enumerate(spans))
+        fresh: list[int] = []
         while left:
             numbers = list(left)
             forest = build_forest(SpanTable.of(list(left.values())))
-            if len(left) == len(spans):
-                self.counts += TokenCounts(requested=forest.requested, unique=forest.unique)
+            fresh = fresh or forest.fresh.tolist()
             collector = Collector(forest)
             try:
                 for batch, logprobs, greedy in self.score_forest(plan_forest(forest, budget)):
                     self.count_computed(len(batch.tokens))
                     for place, scored in collector.add(batch, logprobs, greedy):
-                        del left[numbers[place]]
-                        yield numbers[place], scored
+                        number = numbers[place]
+                        self._count_answered(len(left.pop(number).fed), fresh[number])
+                        yield number, scored
             except OutOfMemoryError as error:
                 if budget <= LEAST_BATCH_TOKENS:
                     message = f"out of memory in batches of {budget} tokens: {one_line(error)}"
@@ -235,14 +241,16 @@ class TokenSession(BaseInferenceSession):
     def _score_rows(self, spans: list[Span], batch_size: int | None) -> Iterator[tuple[int, ScoredTokens | str]]:
         """One padded row a span, for models whose prefixes cannot be shared."""
         fed = [(*(span.source or ()), *span.fed) for span in spans]
-        self.counts += TokenCounts(requested=sum(map(len, fed)), unique=unique_tokens(fed))
+        fresh = fresh_tokens(fed)
         # Longest first, so that memory runs out at once or never; ids break ties, so that batches do not
         # depend on the order of the documents.
         order = sorted(range(len(spans)), key=lambda i: (-len(fed[i]), fed[i], spans[i].ids))
         widths = [spans[i].width for i in order]
         budget = (lambda: self.batch_tokens) if batch_size is None else (lambda: 1 << 62)
         for batch in plan_batches(widths, max_tokens=budget, max_rows=batch_size):
-            yield from self._run_batch([order[i] for i in batch], spans)
+            for index, scored in self._run_batch([order[i] for i in batch], spans):
+                self._count_answered(len(fed[index]), fresh[index])
+                yield index, scored
 
     def _run_batch(self, indices: list[int], spans: list[Span]) -> Iterator[tuple[int, ScoredTokens | str]]:
         def attempt(part: list[int]) -> list[ScoredTokens]:
@@ -289,12 +297,12 @@ class TokenSession(BaseInferenceSession):
             if len(ids) > limit:
                 notes[index] = (TRUNCATED.format(length=len(ids), limit=limit),)
             ready.append(DecodeRequest(index, ids[-limit:], request))
-        prompts = [item.prompt for item in ready]
-        self.counts += TokenCounts(requested=sum(map(len, prompts)), unique=unique_tokens(prompts))
+        prompts = {item.index: item.prompt for item in ready}
+        fresh = dict(zip(prompts, fresh_tokens(list(prompts.values())), strict=True))
         for index, output in self.decode_stream(ready, batch_size=batch_size):
-            produced = sum(len(o.token_ids) for o in (output, *output.alternatives))
             # Each generated token but the last is fed once; nothing shares it.
-            self.counts += TokenCounts(requested=max(0, produced - 1), unique=max(0, produced - 1))
+            produced = max(0, sum(len(o.token_ids) for o in (output, *output.alternatives)) - 1)
+            self._count_answered(len(prompts[index]) + produced, fresh[index] + produced)
             yield keys[index], _with_notes(output, notes.get(index, ()))
 
     def prompt_ids(self, request: GenerationRequest) -> tuple[int, ...]:

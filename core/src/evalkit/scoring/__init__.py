@@ -1,6 +1,6 @@
 """Pure token code, shared by all engines: pairs, windows, batches and stops. No tensors."""
 
-from evalkit.scoring.batches import plan_batches, run_with_backoff, unique_tokens
+from evalkit.scoring.batches import plan_batches, run_with_backoff
 from evalkit.scoring.pairs import EncodedPair, Tokenizer, encode_pairs
 from evalkit.scoring.spans import ScoredTokens, Span, truncated_span
 from evalkit.scoring.stops import StopWatch, cut_at_stops
@@ -18,5 +18,4 @@ __all__ = [
     "rolling_spans",
     "run_with_backoff",
     "truncated_span",
-    "unique_tokens",
 ]

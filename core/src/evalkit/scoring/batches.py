@@ -51,21 +51,3 @@ def run_with_backoff(items: list[T], run: Callable[[list[T]], list[R]]) -> Itera
     middle = len(items) // 2
     yield from run_with_backoff(items[:middle], run)
     yield from run_with_backoff(items[middle:], run)
-
-
-def unique_tokens(sequences: Sequence[Sequence[int]]) -> int:
-    """Nodes of the prefix forest of all sequences: tokens left when every shared prefix is counted once."""
-    total = 0
-    previous: Sequence[int] = ()
-    for sequence in sorted(map(tuple, sequences)):
-        total += len(sequence) - common_prefix(previous, sequence)
-        previous = sequence
-    return total
-
-
-def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """Length of the longest common prefix."""
-    for index, (x, y) in enumerate(zip(a, b, strict=False)):
-        if x != y:
-            return index
-    return min(len(a), len(b))

@@ -45,7 +45,8 @@ class Forest:
 
     Node k spells the tokens at depths `begin[k]` to `end[k]` of span `spelled_by[k]`. Its children are
     `children[child_offsets[k]:child_offsets[k + 1]]`. Tokens from depth `scored_from[k]` on are scored by a span
-    that runs through the node. `leaf[i]` is the node in which span i ends.
+    that runs through the node. `leaf[i]` is the node in which span i ends. `fresh[i]` tokens of span i are fed by no
+    span that is before it in the order of tokens.
     """
 
     table: SpanTable
@@ -57,6 +58,7 @@ class Forest:
     child_offsets: Ints
     scored_from: Ints
     leaf: Ints
+    fresh: Ints
 
     @property
     def root(self) -> int:
@@ -87,15 +89,28 @@ class Forest:
     @property
     def unique(self) -> int:
         """Tokens that need computing when each distinct one is computed once."""
-        return int(self.fed.sum())
+        return int(self.fresh.sum())
 
 
 def build_forest(table: SpanTable) -> Forest:
     """The forest of all spans, independent of their order."""
     order = _sorted_order(table)
+    shared = _common_prefixes(table, order)
     nodes = _Nodes(len(table))
-    nodes.add_all(order, _common_prefixes(table, order), np.diff(table.offsets)[order])
-    return nodes.finish(table)
+    nodes.add_all(order, shared, np.diff(table.offsets)[order])
+    return nodes.finish(table, _fresh(table, order, shared))
+
+
+def fresh_tokens(sequences: Sequence[Sequence[int]]) -> list[int]:
+    """For each sequence, how many of its tokens are not in a prefix that it shares with one sorted before it.
+
+    Their sum is the number of distinct tokens: the nodes of the prefix forest.
+    """
+    # A span's last token is not fed: a stand-in takes its place.
+    table = SpanTable.of([Span((*sequence, 0), len(sequence)) for sequence in sequences])
+    order = _sorted_order(table)
+    found: list[int] = _fresh(table, order, _common_prefixes(table, order)).tolist()
+    return found
 
 
 def _sorted_order(table: SpanTable) -> Ints:
@@ -121,6 +136,15 @@ def _common_prefixes(table: SpanTable, order: Ints) -> list[int]:
         shared[place] = first if size and differs[first] else size
         previous = current
     return shared
+
+
+def _fresh(table: SpanTable, order: Ints, shared: list[int]) -> Ints:
+    """Fed tokens of each span that the spans before it in order do not feed."""
+    fed = np.diff(table.offsets)[order] - 1
+    before = np.concatenate([[0], fed[:-1]])[: len(fed)]
+    fresh = np.empty_like(fed)
+    fresh[order] = fed - np.minimum(np.minimum(shared, before), fed)
+    return fresh
 
 
 class _Nodes:
@@ -177,7 +201,7 @@ class _Nodes:
             self.leaf[span] = node
         return node
 
-    def finish(self, table: SpanTable) -> Forest:
+    def finish(self, table: SpanTable, fresh: Ints) -> Forest:
         """The forest, with what follows from its shape."""
         count = len(self.begin)
         child_offsets = np.zeros(count + 1, np.int64)
@@ -189,7 +213,7 @@ class _Nodes:
         leaf = np.array(self.leaf, np.int64)
         scored_from = _scored_from(table, begin, end, parent, leaf)
         spelled_by = np.array(self.spelled_by, np.int64)
-        return Forest(table, begin, end, spelled_by, parent, children, child_offsets, scored_from, leaf)
+        return Forest(table, begin, end, spelled_by, parent, children, child_offsets, scored_from, leaf, fresh)
 
 
 def _scored_from(table: SpanTable, begin: Ints, end: Ints, parent: Ints, leaf: Ints) -> Ints:

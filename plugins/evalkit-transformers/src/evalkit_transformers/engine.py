@@ -22,6 +22,8 @@ class Transformers(BaseEngine):
     budget of tokens in a scoring batch, by default chosen from the device's memory; it changes no score.
     `share_prefixes` computes what prompts have in common once, where the model's attention allows it.
     `pack_weights` lays them out for this processor once, at load; on a CPU only.
+    `scheduler` says who batches generation: "evalkit", "transformers" (its continuous batching manager, for greedy
+    requests; `scheduler_options` are those of its ContinuousBatchingConfig), or "auto": the manager on CUDA.
     `load_kwargs` go to `from_pretrained` unchanged (`quantization_config`, `max_memory`, ...).
     """
 
@@ -35,6 +37,8 @@ class Transformers(BaseEngine):
     batch_tokens: int | None = None
     share_prefixes: bool = True
     pack_weights: bool = True
+    scheduler: Literal["auto", "evalkit", "transformers"] = "auto"
+    scheduler_options: dict[str, Any] = field(default_factory=dict)
     load_kwargs: dict[str, Any] = field(default_factory=dict)
 
     def build(self, model: Model) -> BaseInferenceSession:
@@ -57,3 +61,4 @@ class TransformersCompat(Transformers):
 
     share_prefixes: bool = False
     pack_weights: bool = False
+    scheduler: Literal["auto", "evalkit", "transformers"] = "evalkit"

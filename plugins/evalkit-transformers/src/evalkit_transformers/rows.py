@@ -71,13 +71,18 @@ def advance(session: TransformersSession, row: Row, logits: Tensor) -> int:
     token = next_token(allowed, request, row.generator)
     if request.logprobs is not None:
         row.logprobs.append(_logprob(session, logits, token, request.logprobs))
-    stopped = row.watch.push(token)
-    enough = len(row.watch.ids) >= request.min_new_tokens
-    if token in eos or (stopped and enough):
-        row.finish = "stop"
-    elif len(row.watch.ids) >= request.max_new_tokens:
-        row.finish = "length"
+    take(session, row, token)
     return token
+
+
+def take(session: TransformersSession, row: Row, token: int) -> None:
+    """Append a token to the row and note whether it ends it."""
+    stopped = row.watch.push(token)
+    enough = len(row.watch.ids) >= row.request.min_new_tokens
+    if token in session.tokenizer.eos_token_ids or (stopped and enough):
+        row.finish = "stop"
+    elif len(row.watch.ids) >= row.request.max_new_tokens:
+        row.finish = "length"
 
 
 def _logprob(session: TransformersSession, logits: Tensor, token: int, top: int) -> TokenLogprob:

@@ -19,7 +19,7 @@ from evalkit.scoring import ScoredTokens, Span
 from evalkit.scoring.planner import TreeBatch
 from evalkit.sessions import DecodeRequest, TokenSession
 from evalkit.tokenizers import load_tokenizer
-from evalkit_transformers import decode
+from evalkit_transformers import decode, upstream
 from evalkit_transformers.engine import Transformers
 from evalkit_transformers.head import SelectiveHead
 from evalkit_transformers.load import (
@@ -69,6 +69,10 @@ class TransformersSession(TokenSession):
             self.head.probe(self._probe)
         self.tree = Tree(self.model)
         self.shares_prefixes = not self.is_encoder_decoder and engine.share_prefixes and self.tree.agrees(self)
+        self.uses_manager = upstream.is_wanted(self, engine.scheduler)
+        self.scheduler_options = engine.scheduler_options
+        if self.uses_manager:
+            upstream.make_config(self.scheduler_options)
 
     # ── scoring ─────────────────────────────────────────────────────────────────────────────────────────
     def score_batch(self, spans: list[Span]) -> list[ScoredTokens]:
@@ -205,8 +209,14 @@ class TransformersSession(TokenSession):
             "weights": "packed" if self.packed else "plain",
             "logits": "scored positions" if self.head.works else "all positions",
             "scoring": "prefix forest" if self.shares_prefixes else "padded rows",
+            "generation": self._scheduling(),
             "commit": getattr(config, "_commit_hash", None),
         }
+
+    def _scheduling(self) -> str:
+        if self.uses_manager:
+            return "Transformers' continuous batching"
+        return "continuous" if self.shares_prefixes else "fixed batches"
 
 
 def _as_list(value: int | list[int] | None) -> list[int]:
