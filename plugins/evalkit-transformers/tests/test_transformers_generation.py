@@ -220,6 +220,30 @@ def test_min_new_tokens_holds_back_stop_strings(llama: TransformersSession) -> N
     assert len(held.token_ids) == 6
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"repetition_penalty": 1.3},
+        {"no_repeat_ngram_size": 2},
+        {"bad_words_ids": [[35], [44, 45]]},
+        {"suppress_tokens": [35]},
+    ],
+    ids=lambda asked: next(iter(asked)),
+)
+@pytest.mark.parametrize("name", ["llama_path", "t5_path"])
+def test_what_the_checkpoint_asks_of_every_text_holds(
+    name: str, asked: dict[str, Any], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Penalties and forbidden tokens of generation_config.json count, as they do in `model.generate`."""
+    folder = tmp_path / "hf"
+    shutil.copytree(request.getfixturevalue(name), folder)
+    path = folder / "generation_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **asked}), encoding="utf-8")
+    with TransformersSession(Transformers(dtype="float32", device="cpu"), Model(str(folder))) as session:
+        for prompt, limit, output in zip(PROMPTS, LIMITS, session.generate(greedy_requests()), strict=True):
+            assert output.token_ids == reference(session, prompt_of(session, prompt), max_new_tokens=limit)[0]
+
+
 # ── stop strings ────────────────────────────────────────────────────────────────────────────────────────
 def test_a_stop_string_may_span_tokens(tiny: TransformersSession) -> None:
     """A stop string that begins in one token and ends in the next ends the request at that token, cut out."""

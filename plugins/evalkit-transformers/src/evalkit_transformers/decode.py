@@ -52,7 +52,7 @@ def _managed(
 ) -> Generator[tuple[int, GenerationOutput], None, list[DecodeRequest]]:
     """Generation by Transformers' manager of what it can take; the requests that are left."""
     left = {item.index: item for item in items}
-    taken = [item for item in items if upstream.takes(item.request)]
+    taken = [item for item in items if upstream.takes(session, item.request)]
     try:
         for index, output in upstream.stream(session, taken) if taken else ():
             del left[index]

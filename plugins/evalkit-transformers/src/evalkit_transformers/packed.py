@@ -64,15 +64,15 @@ def _operators() -> bool:
 
 
 def _replace(model: Any, kind: type[nn.Module], make: Callable[[Any], nn.Module]) -> None:
-    """Put `make(layer)` in the place of each layer of exactly this kind."""
-    for parent, name, layer in list(_layers(model, kind)):
-        setattr(parent, name, make(layer))
+    """Put `make(layer)` in the place of each layer of exactly this kind, one by one, so that few exist twice."""
+    for parent, name in list(_places(model, kind)):
+        setattr(parent, name, make(getattr(parent, name)))
 
 
-def _layers(model: Any, kind: type[nn.Module]) -> Iterator[tuple[nn.Module, str, nn.Module]]:
+def _places(model: Any, kind: type[nn.Module]) -> Iterator[tuple[nn.Module, str]]:
     head = model.get_output_embeddings()
     for parent in model.modules():
         for name, child in parent.named_children():
             # Quantized layers are subclasses; accelerate brings the weights of layers with a hook from elsewhere.
             if type(child) is kind and child is not head and not hasattr(child, "_hf_hook"):
-                yield parent, name, child
+                yield parent, name

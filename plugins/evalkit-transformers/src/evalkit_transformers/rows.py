@@ -66,13 +66,21 @@ def advance(session: TransformersSession, row: Row, logits: Tensor) -> int:
     """Choose the row's next token and note whether it ends the row. `logits` is [vocabulary], float32."""
     request, eos = row.request, session.tokenizer.eos_token_ids
     allowed = logits
+    if session.processors:
+        ids = torch.tensor([[*_before(session, row), *row.watch.ids]], device=logits.device)
+        allowed = session.processors(ids, logits[None])[0]
     if len(row.watch.ids) < request.min_new_tokens and eos:
-        allowed = logits.index_fill(0, torch.tensor(sorted(eos), device=logits.device), -torch.inf)
+        allowed = allowed.index_fill(0, torch.tensor(sorted(eos), device=logits.device), -torch.inf)
     token = next_token(allowed, request, row.generator)
     if request.logprobs is not None:
         row.logprobs.append(_logprob(session, logits, token, request.logprobs))
     take(session, row, token)
     return token
+
+
+def _before(session: TransformersSession, row: Row) -> tuple[int, ...]:
+    """What the text that is generated begins with: the prompt, or the start of an encoder-decoder's answer."""
+    return (session.decoder_start,) if session.decoder_start is not None else row.item.prompt
 
 
 def take(session: TransformersSession, row: Row, token: int) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+import transformers
 from torch import Tensor
 
 from evalkit.requests import GenerationRequest
@@ -36,3 +39,22 @@ def limited(logits: Tensor, request: GenerationRequest) -> Tensor:
         probabilities = logits.softmax(-1)
         logits = logits.masked_fill(probabilities < request.min_p * probabilities.max(), -torch.inf)
     return logits
+
+
+def checkpoint_processors(config: Any) -> transformers.LogitsProcessorList:
+    """What a checkpoint's generation_config asks of every text, as `model.generate` does: penalties, forbidden tokens.
+
+    Each takes ids [1, length] and scores [1, vocabulary].
+    """
+    makers = {
+        "sequence_bias": transformers.SequenceBiasLogitsProcessor,
+        "repetition_penalty": transformers.RepetitionPenaltyLogitsProcessor,
+        "no_repeat_ngram_size": transformers.NoRepeatNGramLogitsProcessor,
+        "bad_words_ids": lambda words: transformers.NoBadWordsLogitsProcessor(words, eos_token_id=config.eos_token_id),
+        "forced_bos_token_id": transformers.ForcedBOSTokenLogitsProcessor,
+        "suppress_tokens": transformers.SuppressTokensLogitsProcessor,
+    }
+    wanted = {name: getattr(config, name, None) for name in makers}
+    return transformers.LogitsProcessorList(
+        makers[name](value) for name, value in wanted.items() if value not in (None, 0, 1.0, [], {})
+    )

@@ -32,6 +32,7 @@ from evalkit_transformers.load import (
 )
 from evalkit_transformers.memory import keep_freed_memory, memory_errors, return_freed_memory
 from evalkit_transformers.packed import pack_weights
+from evalkit_transformers.sampling import checkpoint_processors
 from evalkit_transformers.tree import Tree
 
 
@@ -48,8 +49,6 @@ class TransformersSession(TokenSession):
         )
         self.hf_tokenizer: Any = tokenizer.hf
         self.device: torch.device = self.model.device
-        if self.device.type == "cpu":
-            keep_freed_memory()
         super().__init__(
             tokenizer,
             max_length=model.max_length or context_length(config, tokenizer.model_max_length),
@@ -59,6 +58,7 @@ class TransformersSession(TokenSession):
         if self.is_encoder_decoder:
             self.decoder_start = decoder_start(config, generation)
         self.stretched_from = stretched_from(config)
+        self.processors = checkpoint_processors(generation)
         self.head = SelectiveHead(self.model)
         self.accepts = set(inspect.signature(self.model.forward).parameters)
         self._closed = False
@@ -73,6 +73,10 @@ class TransformersSession(TokenSession):
         self.scheduler_options = engine.scheduler_options
         if self.uses_manager:
             upstream.make_config(self.scheduler_options)
+        if self.device.type == "cpu":
+            # In this order: what loading has freed is not needed again.
+            return_freed_memory()
+            keep_freed_memory()
 
     # ── scoring ─────────────────────────────────────────────────────────────────────────────────────────
     def score_batch(self, spans: list[Span]) -> list[ScoredTokens]:

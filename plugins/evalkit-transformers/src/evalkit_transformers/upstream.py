@@ -27,18 +27,17 @@ class ManagerFailedError(RuntimeError):
 def is_wanted(session: TransformersSession, scheduler: str) -> bool:
     """Whether the manager is to be used. Raises ConfigError where it is asked for and is not there."""
     exists = hasattr(transformers, "ContinuousBatchingConfig") and hasattr(session.model, "init_continuous_batching")
-    if scheduler == "transformers" and (not exists or session.is_encoder_decoder):
-        raise ConfigError("scheduler=transformers needs a decoder-only model and a newer Transformers. Use auto")
-    return exists and (
-        scheduler == "transformers"
-        or (scheduler == "auto" and session.device.type == "cuda" and session.shares_prefixes)
-    )
+    if scheduler == "transformers":
+        if not exists or session.is_encoder_decoder:
+            raise ConfigError("scheduler=transformers needs a decoder-only model and a newer Transformers. Use auto")
+        return True
+    return exists and scheduler == "auto" and session.device.type == "cuda" and session.shares_prefixes
 
 
-def takes(request: GenerationRequest) -> bool:
-    """Whether the manager can answer a request exactly: it has one source of chance and no stops of its own."""
+def takes(session: TransformersSession, request: GenerationRequest) -> bool:
+    """Whether the manager can answer a request exactly: it has one source of chance and no processors of its own."""
     plain = request.n == 1 and request.num_beams <= 1 and request.min_new_tokens == 0
-    return plain and not request.is_sampled and request.logprobs is None
+    return plain and not request.is_sampled and request.logprobs is None and not session.processors
 
 
 def make_config(options: dict[str, Any]) -> Any:
