@@ -325,6 +325,21 @@ def test_shared_prefixes_are_computed_once(llama: TransformersSession, llama_row
     assert [output.logprob for output in found] == pytest.approx([output.logprob for output in expected], **CLOSE)
 
 
+def test_large_batches_come_in_few_sizes_and_score_the_same(
+    llama: TransformersSession, llama_rows: TransformersSession, watch_tokens: Watch
+) -> None:
+    """A batch of many tokens is padded to a round number, which is counted, and no score changes."""
+    texts = [LoglikelihoodRequest(f"{number} stands before", f" the {number * 7} others") for number in range(70)]
+    before = llama.token_counts().computed
+    with watch_tokens(llama) as seen:
+        found = llama.loglikelihood(texts)
+    assert any(size >= 512 for size in seen)
+    assert all(size % 64 == 0 for size in seen if size >= 512)
+    assert sum(seen) == llama.token_counts().computed - before
+    for output, other in zip(found, llama_rows.loglikelihood(texts), strict=True):
+        assert output.token_logprobs == pytest.approx(other.token_logprobs, **CLOSE)
+
+
 def test_nothing_of_a_prompt_stays_in_memory(llama: TransformersSession) -> None:
     """Keys and values of shared prefixes are given up once their requests are answered."""
     llama.loglikelihood(PAIRS)

@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
+from torch.nn.functional import linear, pad
+
+from evalkit_transformers.memory import padding
 
 ROWS = 256
 BLOCK = 1 << 19
@@ -162,6 +164,7 @@ def blockwise_scores(
     """
     order = targets.argsort()
     sorted_rows, sorted_targets = target_rows[order], targets[order]
+    hidden = pad(hidden, (0, 0, 0, padding(len(hidden), hidden.device)))
     peak = torch.full((len(hidden),), -torch.inf, device=hidden.device)
     total, best = torch.zeros_like(peak), torch.zeros(len(hidden), dtype=torch.long, device=hidden.device)
     chosen = torch.empty(len(targets), device=hidden.device)

@@ -1,4 +1,4 @@
-"""Memory: one error where it runs out, whatever the device, and pages that are kept between passes."""
+"""Memory: one error where it runs out, whatever the device, pages kept between passes, and few shapes of them."""
 
 from __future__ import annotations
 
@@ -49,6 +49,18 @@ def return_freed_memory() -> None:
     """Give the system back what `keep_freed_memory` kept."""
     if (malloc_trim := _glibc("malloc_trim")) is not None:
         malloc_trim(0)
+
+
+SHAPE_STEP, SMALL = 64, 512
+
+
+def padding(count: int, device: torch.device) -> int:
+    """Rows to add to many rows on a CPU, so that their number is one of few.
+
+    oneDNN keeps code for every shape that it has met, about a MiB a matrix: batches of a thousand different sizes
+    would cost a GiB.
+    """
+    return -count % SHAPE_STEP if count >= SMALL and device.type == "cpu" else 0
 
 
 def _glibc(name: str) -> Any:

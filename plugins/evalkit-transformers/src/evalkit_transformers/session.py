@@ -30,7 +30,7 @@ from evalkit_transformers.load import (
     load_model,
     stretched_from,
 )
-from evalkit_transformers.memory import keep_freed_memory, memory_errors, return_freed_memory
+from evalkit_transformers.memory import keep_freed_memory, memory_errors, padding, return_freed_memory
 from evalkit_transformers.packed import pack_weights
 from evalkit_transformers.sampling import checkpoint_processors
 from evalkit_transformers.tree import Tree
@@ -127,8 +127,11 @@ class TransformersSession(TokenSession):
 
     def _tree_forward(self, batch: TreeBatch) -> Tensor:
         """One pass over a batch as one packed row; its logits."""
-        ids, positions = torch.from_numpy(batch.tokens).long()[None], torch.from_numpy(batch.positions)[None]
-        inputs = {"input_ids": ids.to(self.device), "position_ids": positions.to(self.device)}
+        more = padding(len(batch.tokens), self.device)
+        self.count_computed(more)
+        ids, positions = (np.pad(side, (0, more)) for side in (batch.tokens.astype(np.int64), batch.positions))
+        inputs = {"input_ids": torch.from_numpy(ids)[None], "position_ids": torch.from_numpy(positions)[None]}
+        inputs = {name: value.to(self.device) for name, value in inputs.items()}
         logits: Tensor = self.forward(**inputs, use_cache=False).logits
         return logits
 

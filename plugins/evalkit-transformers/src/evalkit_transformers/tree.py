@@ -77,7 +77,8 @@ class TreePass:
         resident.write(self.batch.keep, keys[:, : self.batch.chain], values[:, : self.batch.chain])
         # Query heads that share a key head stand side by side: [key heads, group, tokens, size].
         grouped = query[0].unflatten(0, (keys.shape[0], -1))
-        output = query.new_empty((query.shape[2], *grouped.shape[:2], values.shape[2]))
+        # Zeros, because what pads the batch belongs to no block.
+        output = query.new_zeros((query.shape[2], *grouped.shape[:2], values.shape[2]))
         for block in self.blocks:
             seen = block.seen(window, grouped)
             last = seen.last
