@@ -129,7 +129,7 @@ def agreement(found: list[Any], ours: list[Any]) -> str:
     if isinstance(ours[0], str):
         same = sum(a.strip() == b.strip() for a, b in zip(found, ours, strict=True))
         return f"{same}/{len(ours)} texts equal"
-    return f"largest difference {max(abs(a - b) for a, b in zip(found, ours, strict=True)):.3f}"
+    return f"largest difference {max(abs(a - b) for a, b in zip(found, ours, strict=True)):.1e}"
 
 
 if __name__ == "__main__":
