@@ -225,10 +225,13 @@ def test_min_new_tokens_holds_back_stop_strings(llama: TransformersSession) -> N
     [
         {"repetition_penalty": 1.3},
         {"no_repeat_ngram_size": 2},
+        {"no_repeat_ngram_size": 1},
+        {"forced_bos_token_id": 0},
+        {"forced_bos_token_id": 1},
         {"bad_words_ids": [[35], [44, 45]]},
         {"suppress_tokens": [35]},
     ],
-    ids=lambda asked: next(iter(asked)),
+    ids=str,
 )
 @pytest.mark.parametrize("name", ["llama_path", "t5_path"])
 def test_what_the_checkpoint_asks_of_every_text_holds(

@@ -54,7 +54,9 @@ def checkpoint_processors(config: Any) -> transformers.LogitsProcessorList:
         "forced_bos_token_id": transformers.ForcedBOSTokenLogitsProcessor,
         "suppress_tokens": transformers.SuppressTokensLogitsProcessor,
     }
+    # Values that change nothing. A token id may well be 0 or 1.
+    neutral = {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
     wanted = {name: getattr(config, name, None) for name in makers}
     return transformers.LogitsProcessorList(
-        makers[name](value) for name, value in wanted.items() if value not in (None, 0, 1.0, [], {})
+        makers[name](value) for name, value in wanted.items() if value not in (None, [], {}, neutral.get(name))
     )
