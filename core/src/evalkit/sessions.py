@@ -97,8 +97,9 @@ class TokenSession(BaseInferenceSession):
         self.counts += TokenCounts(computed=tokens)
 
     def _count_answered(self, requested: int, fresh: int) -> None:
-        """Note what an answer would have cost alone, and which of its tokens are new. With each answer, not before:
-        a run that is killed and resumed counts none twice.
+        """Note what an answer would have cost alone, and how many of its tokens are new.
+
+        With each answer, not before: a run that is killed and resumed counts none twice.
         """
         self.counts += TokenCounts(requested=requested, unique=fresh)
 

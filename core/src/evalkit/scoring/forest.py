@@ -38,6 +38,11 @@ class SpanTable:
         tokens = np.fromiter((token for span in spans for token in span.ids), np.int32, int(offsets[-1]))
         return cls(tokens, offsets, np.array([span.start for span in spans], np.int64))
 
+    @classmethod
+    def fed_whole(cls, sequences: Sequence[Sequence[int]]) -> SpanTable:
+        """The table of sequences that are fed to their end: a stand-in follows, as a span's last token is not fed."""
+        return cls.of([Span((*sequence, 0), len(sequence)) for sequence in sequences])
+
 
 @dataclass(frozen=True, slots=True)
 class Forest:
@@ -106,8 +111,7 @@ def fresh_tokens(sequences: Sequence[Sequence[int]]) -> list[int]:
 
     Their sum is the number of distinct tokens: the nodes of the prefix forest.
     """
-    # A span's last token is not fed: a stand-in takes its place.
-    table = SpanTable.of([Span((*sequence, 0), len(sequence)) for sequence in sequences])
+    table = SpanTable.fed_whole(sequences)
     order = _sorted_order(table)
     found: list[int] = _fresh(table, order, _common_prefixes(table, order)).tolist()
     return found

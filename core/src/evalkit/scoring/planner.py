@@ -253,14 +253,13 @@ def suffix_batch(keep: int, suffixes: Sequence[Sequence[int]]) -> TreeBatch:
 def _plain_batch(keep: int, parts: Sequence[Sequence[int]], chain: int) -> TreeBatch:
     lengths = np.array([len(part) for part in parts], np.int64)
     ends = np.cumsum(lengths)
-    positions = _ranges(np.full(len(parts), keep, np.int64), lengths)
     units = () if chain else tuple(zip((ends - lengths).tolist(), ends.tolist(), strict=True))
     nothing = np.zeros(0, np.int64)
     return TreeBatch(
         keep=keep,
         chain=chain,
         tokens=np.array([token for part in parts for token in part], np.int32),
-        positions=positions,
+        positions=_ranges(np.full(len(parts), keep, np.int64), lengths),
         reach=np.repeat(ends, lengths),
         units=units,
         rows=ends - 1,

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evalkit.scoring.forest import Forest, SpanTable, build_forest
-from evalkit.scoring.spans import Span
 
 LEAST_SHARED = 32
 """Tokens that a further shared prefix must bring: below it, switching groups costs more than it saves."""
@@ -24,8 +23,7 @@ def prefix_groups(prompts: Sequence[Sequence[int]]) -> list[PrefixGroup]:
     """Groups that together hold every prompt once. A prefix leaves at least one token of each prompt."""
     if not prompts:
         return []
-    # The forest drops each span's last token, which generation feeds too: a stand-in takes its place.
-    forest = build_forest(SpanTable.of([Span((*prompt, 0), len(prompt)) for prompt in prompts]))
+    forest = build_forest(SpanTable.fed_whole(prompts))
     ending: dict[int, list[int]] = {}
     for index, node in enumerate(forest.leaf.tolist()):
         ending.setdefault(node, []).append(index)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 PIECE = 2048
+"""Queries whose scores are in memory at once."""
 
 
 def attention_with_lse(
@@ -24,7 +25,7 @@ def attention_with_lse(
             lse = lse.masked_fill(mask.amax(-1) == -torch.inf, -torch.inf)
         return output, lse
     outputs, sums = [], []
-    # A piece at a time: scores of all tokens at once could outgrow the device.
+    # A piece at a time: with many sequences, scores of all at once could outgrow the device.
     for start in range(0, query.shape[2], PIECE):
         part = slice(start, start + PIECE)
         scores = torch.matmul(query[:, :, part].float(), key.float().transpose(-1, -2)) * scale

@@ -12,6 +12,7 @@ from evalkit.hub import hub_is_reachable
 from evalkit.model import Model
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Scheduler = Literal["auto", "evalkit", "transformers"]
 
 
 @dataclass(slots=True)
@@ -21,7 +22,7 @@ class Transformers(BaseEngine):
     `dtype` "auto" is the checkpoint's own. `device` "auto" is CUDA, else MPS, else CPU. `batch_tokens` is the
     budget of tokens in a scoring batch, by default chosen from the device's memory; it changes no score.
     `share_prefixes` computes what prompts have in common once, where the model's attention allows it.
-    `pack_weights` lays them out for this processor once, at load; on a CPU only.
+    `pack_weights` lays out the weights of linear layers for the processor, once at load; on a CPU only.
     `scheduler` says who batches generation: "evalkit", "transformers" (its continuous batching manager, for greedy
     requests; `scheduler_options` are those of its ContinuousBatchingConfig), or "auto": the manager on CUDA.
     `load_kwargs` go to `from_pretrained` unchanged (`quantization_config`, `max_memory`, ...).
@@ -37,7 +38,7 @@ class Transformers(BaseEngine):
     batch_tokens: int | None = None
     share_prefixes: bool = True
     pack_weights: bool = True
-    scheduler: Literal["auto", "evalkit", "transformers"] = "auto"
+    scheduler: Scheduler = "auto"
     scheduler_options: dict[str, Any] = field(default_factory=dict)
     load_kwargs: dict[str, Any] = field(default_factory=dict)
 
@@ -61,4 +62,4 @@ class TransformersCompat(Transformers):
 
     share_prefixes: bool = False
     pack_weights: bool = False
-    scheduler: Literal["auto", "evalkit", "transformers"] = "evalkit"
+    scheduler: Scheduler = "evalkit"

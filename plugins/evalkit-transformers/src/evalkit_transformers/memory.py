@@ -1,4 +1,4 @@
-"""Memory: one error where it runs out, whatever the device, pages kept between passes, and few shapes of them."""
+"""Memory: one error where it runs out, whatever the device; what a CPU keeps between passes."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ SHAPE_STEP, SMALL = 64, 512
 def padding(count: int, device: torch.device) -> int:
     """Rows to add to many rows on a CPU, so that their number is one of few.
 
-    oneDNN keeps code for every shape that it has met, about a MiB a matrix: batches of a thousand different sizes
-    would cost a GiB.
+    oneDNN keeps code for every shape that it has met, half a MiB and more a matrix: batches of many sizes would cost
+    as much as the model.
     """
     return -count % SHAPE_STEP if count >= SMALL and device.type == "cpu" else 0
 

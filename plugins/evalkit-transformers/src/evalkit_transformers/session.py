@@ -169,10 +169,9 @@ class TransformersSession(TokenSession):
     def _probe(self, ids: Tensor) -> Tensor:
         """Logits [rows, length, vocabulary] of a plain pass."""
         ids = ids.to(self.device)
-        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False}
-        logits: Tensor = self.forward(
-            **inputs, **({"decoder_input_ids": ids} if self.is_encoder_decoder else {})
-        ).logits
+        decoder = {"decoder_input_ids": ids} if self.is_encoder_decoder else {}
+        mask = torch.ones_like(ids)
+        logits: Tensor = self.forward(input_ids=ids, attention_mask=mask, use_cache=False, **decoder).logits
         return logits
 
     # ── generation ──────────────────────────────────────────────────────────────────────────────────────
