@@ -41,7 +41,7 @@ def managed(llama_path: Path) -> Iterator[TransformersSession]:
 def test_it_is_used_and_said(managed: TransformersSession, llama: TransformersSession, monkeypatch: Any) -> None:
     """The description names who generates; on a CPU it is used only where it is asked for."""
     assert managed.describe_execution()["generation"] == "Transformers' continuous batching"
-    assert llama.describe_execution()["generation"] == "continuous"
+    assert llama.describe_execution()["generation"] == "continuous, guessing ahead"
     monkeypatch.setattr(upstream, "stream", lambda session, items: (_ for _ in ()).throw(AssertionError))
     llama.generate([GenerationRequest(prompt="A", max_new_tokens=2)])
     with pytest.raises(AssertionError):

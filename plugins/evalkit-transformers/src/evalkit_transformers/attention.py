@@ -14,15 +14,12 @@ def attention_with_lse(
 ) -> tuple[Tensor, Tensor]:
     """Output [rows, heads, tokens, size] and log-sum-exp of the scaled scores [rows, heads, tokens].
 
-    Where `mask` leaves a token nothing to see, its log-sum-exp is -inf and its output is not meaningful.
+    Where `mask` leaves a token nothing to see, its output is 0 and its log-sum-exp is not meaningful.
     """
     if query.device.type == "cpu" and value.shape[-1] == query.shape[-1]:
         output, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
             query, key, value, 0.0, False, attn_mask=mask, scale=scale
         )
-        if mask is not None:
-            # It gives 0 where a token sees nothing.
-            lse = lse.masked_fill(mask.amax(-1) == -torch.inf, -torch.inf)
         return output, lse
     outputs, sums = [], []
     # A piece at a time: with many sequences, scores of all at once could outgrow the device.
@@ -39,8 +36,6 @@ def attention_with_lse(
 
 
 def merge_attention(a: Tensor, a_lse: Tensor, b: Tensor, b_lse: Tensor) -> Tensor:
-    """The attention over two sets of keys, from the attention over each."""
-    share = torch.sigmoid(a_lse.float() - b_lse.float())[..., None]
-    # A part without any visible key has weight 0, but its output may be NaN.
-    a, b = torch.where(share > 0, a, 0), torch.where(share < 1, b, 0)
-    return (a * share + b * (1 - share)).to(a.dtype)
+    """The attention over two sets of keys, from the attention over each. A part that saw nothing has -inf."""
+    share = torch.sigmoid(a_lse - b_lse)[..., None]
+    return torch.lerp(b.float(), a.float(), share).to(a.dtype)

@@ -1,4 +1,7 @@
-"""Continuous generation: sequences join and leave as they finish, and a shared prefix is computed once."""
+"""Continuous generation: sequences join and leave as they finish, and a shared prefix is computed once.
+
+Where few sequences are running, their texts' own repetitions are guessed and checked in the same pass.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import torch
 from torch import Tensor
 
 from evalkit.requests import GenerationOutput
+from evalkit.scoring import Drafter
 from evalkit.scoring.planner import chain_batches, suffix_batch
 from evalkit.scoring.shared import prefix_groups
 from evalkit.sessions import DecodeRequest
@@ -21,6 +25,9 @@ from evalkit_transformers.tree import running_pass
 
 if TYPE_CHECKING:
     from evalkit_transformers.session import TransformersSession
+
+DRAFTED_PASS = {"cpu": 32, "cuda": 256}
+"""Tokens in a pass up to which guesses are worth their cost: on a CPU every token more takes its time."""
 
 
 def stream(
@@ -42,6 +49,7 @@ class _Group:
         self.slots_wanted = min(rows, len(self.waiting))
         self.room = max(len(item.prompt) - prefix + item.request.max_new_tokens for item in items)
         self.active: list[Row] = []
+        self.drafters: dict[int, Drafter] = {}
         self.started: dict[int, float] = {}
         self.finished: dict[int, list[tuple[int, GenerationOutput]]] = {}
 
@@ -81,31 +89,62 @@ class _Group:
         with session.tree.running(batch, collect=True) as tree:
             logits = session.tree_logits(batch)
         self.slots.admit(tree.computed, batch.units)
-        first = len(self.active)
         self.active += joining
-        return self._advance(logits, first)
+        for row, scores in zip(joining, logits.float(), strict=True):
+            self._start(row)
+            self._choose(row, [], scores[None])
+        return self._leave()
+
+    def _start(self, row: Row) -> None:
+        request = row.request
+        self.drafters[id(row)] = Drafter(row.item.prompt, request.max_new_tokens, self.session.draft_tokens)
 
     def _step(self) -> list[Row]:
-        """One token more for every active row; rows that are done."""
-        session = self.session
-        positions = self.slots.begin_step().to(session.device)
-        ids = torch.tensor([row.token for row in self.active], device=session.device)[:, None]
-        session.count_computed(len(self.active))
-        rows = torch.arange(len(self.active))
+        """One pass over the last token of every active row and the guesses behind it; rows that are done."""
+        session, guesses = self.session, self._guess()
+        fed = [[row.token, *guess] for row, guess in zip(self.active, guesses, strict=True)]
+        counts = [len(tokens) for tokens in fed]
+        positions = self.slots.begin_step(counts).to(session.device)[None]
+        ids = torch.tensor([token for tokens in fed for token in tokens], device=session.device)[None]
+        session.count_computed(ids.numel())
+        places = torch.arange(ids.numel())
         with running_pass(self.slots):
             logits = session.head.logits(
                 lambda: session.forward(input_ids=ids, position_ids=positions, use_cache=False).logits,
-                rows,
-                torch.zeros_like(rows),
+                torch.zeros_like(places),
+                places,
             )
-        return self._advance(logits, 0)
+        parts = logits.float().split(counts)
+        for slot, (row, guess, scores) in enumerate(zip(self.active, guesses, parts, strict=True)):
+            self.slots.grow(slot, self._choose(row, guess, scores))
+        return self._leave()
 
-    def _advance(self, logits: Tensor, first: int) -> list[Row]:
-        """Choose tokens for active rows from number `first` on, and let those that are done leave."""
-        for number, scores in enumerate(logits.float(), start=first):
-            row = self.active[number]
+    def _guess(self) -> list[list[int]]:
+        """Guesses for each active row: first for those whose guesses come true, as many as a pass has room for."""
+        room = max(0, DRAFTED_PASS.get(self.session.device.type, 64) - len(self.active))
+        guesses: dict[int, list[int]] = {}
+        for row in sorted(self.active, key=lambda row: -self.drafters[id(row)].ahead):
+            # The last token that a row may have needs no pass of its own.
+            most = min(room, row.request.max_new_tokens - len(row.watch.ids) - 1)
+            guesses[id(row)] = self.drafters[id(row)].guess(most)
+            room -= len(guesses[id(row)])
+        return [guesses[id(row)] for row in self.active]
+
+    def _choose(self, row: Row, guess: list[int], logits: Tensor) -> int:
+        """Choose tokens while what they follow was guessed right; how many. `logits` is [1 + guesses, vocabulary]."""
+        chosen: list[int] = []
+        for scores in logits:
             row.token = advance(self.session, row, scores)
-            row.first_token = row.first_token or time.perf_counter() - self.started[id(row)]
+            chosen.append(row.token)
+            if row.finish is not None or chosen != guess[: len(chosen)]:
+                break
+        row.first_token = row.first_token or time.perf_counter() - self.started[id(row)]
+        self.drafters[id(row)].push(chosen)
+        self.drafters[id(row)].learn(len(guess), len(chosen) - 1)
+        return len(chosen)
+
+    def _leave(self) -> list[Row]:
+        """Let rows that are done leave; which they are."""
         done = [number for number, row in enumerate(self.active) if row.finish is not None]
         left = [self.active[number] for number in done]
         for number in reversed(done):
@@ -114,6 +153,8 @@ class _Group:
             last = self.active.pop()
             if number < len(self.active):
                 self.active[number] = last
+        for row in left:
+            del self.drafters[id(row)]
         return left
 
     def _outputs(self, done: list[Row]) -> Iterator[tuple[int, GenerationOutput]]:

@@ -25,6 +25,7 @@ class Transformers(BaseEngine):
     `pack_weights` lays out the weights of linear layers for the processor, once at load; on a CPU only.
     `scheduler` says who batches generation: "evalkit", "transformers" (its continuous batching manager, for greedy
     requests; `scheduler_options` are those of its ContinuousBatchingConfig), or "auto": the manager on CUDA.
+    `draft_tokens` is how many tokens generation may guess ahead from repetitions in a text; the model checks each.
     `load_kwargs` go to `from_pretrained` unchanged (`quantization_config`, `max_memory`, ...).
     """
 
@@ -40,6 +41,7 @@ class Transformers(BaseEngine):
     pack_weights: bool = True
     scheduler: Scheduler = "auto"
     scheduler_options: dict[str, Any] = field(default_factory=dict)
+    draft_tokens: int = 8
     load_kwargs: dict[str, Any] = field(default_factory=dict)
 
     def build(self, model: Model) -> BaseInferenceSession:

@@ -70,6 +70,7 @@ class TransformersSession(TokenSession):
         self.tree = Tree(self.model)
         self.shares_prefixes = not self.is_encoder_decoder and engine.share_prefixes and self.tree.agrees(self)
         self.uses_manager = upstream.is_wanted(self, engine.scheduler)
+        self.draft_tokens = engine.draft_tokens
         self.scheduler_options = engine.scheduler_options
         if self.uses_manager:
             upstream.make_config(self.scheduler_options)
@@ -222,7 +223,9 @@ class TransformersSession(TokenSession):
     def _scheduling(self) -> str:
         if self.uses_manager:
             return "Transformers' continuous batching"
-        return "continuous" if self.shares_prefixes else "fixed batches"
+        if self.shares_prefixes:
+            return "continuous, guessing ahead" if self.draft_tokens else "continuous"
+        return "fixed batches"
 
 
 def _as_list(value: int | list[int] | None) -> list[int]:

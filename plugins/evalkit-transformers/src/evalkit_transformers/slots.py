@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,8 +22,8 @@ class Slots:
         self.lengths: list[int] = [0] * slots
         self._keys: dict[int, Tensor] = {}
         self._values: dict[int, Tensor] = {}
-        self._masks: dict[Any, tuple[Tensor, Tensor | None]] = {}
-        # By window and device: layers may differ in both.
+        self._masks: dict[Any, tuple[Tensor, Tensor | None, Tensor | None]] = {}
+        """By window and device: layers may differ in both."""
 
     def admit(self, computed: dict[int, tuple[Tensor, Tensor]], units: tuple[tuple[int, int], ...]) -> None:
         """Put newly computed sequences, each a range of tokens of one packed row, into the next free slots."""
@@ -48,50 +48,74 @@ class Slots:
             self.lengths[slot] = self.lengths[last]
         self.active = last
 
-    def begin_step(self) -> Tensor:
-        """Make room for one more token in every active slot; the tokens' positions, [active, 1]."""
+    def begin_step(self, counts: Sequence[int]) -> Tensor:
+        """Prepare for `counts` new tokens in the active slots; the tokens' positions, [tokens], slot after slot."""
         self._masks = {}
-        self._place = torch.tensor(self.lengths[: self.active])
-        for slot in range(self.active):
-            self.lengths[slot] += 1
-        return (self._place + self.prefix)[:, None]
+        new, starts = torch.tensor(counts), torch.tensor(self.lengths[: self.active])
+        self._longest = int((starts + new).max())
+        self._slot = torch.arange(self.active).repeat_interleave(new)
+        self._offset = torch.arange(len(self._slot)) - (new.cumsum(0) - new)[self._slot]
+        self._place = starts[self._slot] + self._offset
+        # As a rectangle: shorter slots repeat their last token.
+        columns = torch.arange(max(counts)).minimum(new[:, None] - 1)
+        self._padded = columns + (new.cumsum(0) - new)[:, None]
+        return self._place + self.prefix
+
+    def grow(self, slot: int, tokens: int) -> None:
+        """Keep the first `tokens` of a slot's new ones."""
+        self.lengths[slot] += tokens
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
-        """Attention of one new token a sequence. Shapes [active, heads, 1, size]; result [active, 1, heads, size]."""
-        count, heads, _, size = query.shape
-        kv_heads = key.shape[1]
-        every, place = torch.arange(count, device=key.device), self._place.to(key.device)
-        self._keys[layer][every, :, place] = key[:, :, 0]
-        self._values[layer][every, :, place] = value[:, :, 0]
-        longest = max(self.lengths[:count])
-        own_mask, chain_mask = self._mask(window, count, longest, query)
-        grouped = query.reshape(count, kv_heads, heads // kv_heads, size)
-        keys, values = self._keys[layer][:count, :, :longest], self._values[layer][:count, :, :longest]
-        output, lse = attention_with_lse(grouped, keys, values, own_mask, scale)
+        """Attention of the new tokens. Shapes [1, heads, tokens, size]; result [1, tokens, heads, size]."""
+        device = key.device
+        slot, place = self._slot.to(device), self._place.to(device)
+        self._keys[layer][slot, :, place] = key[0].transpose(0, 1)
+        self._values[layer][slot, :, place] = value[0].transpose(0, 1)
+        # Query heads that share a key head stand side by side: [key heads, group, tokens, size].
+        grouped = query[0].unflatten(0, (key.shape[1], -1))
+        own_mask, chain_mask, unseen = self._mask(window, grouped)
+        output, lse = self._own(layer, grouped, own_mask, scale)
         if self.prefix:
-            # All sequences read the one prefix: they become queries of a single attention.
-            folded = grouped.transpose(0, 1).reshape(1, kv_heads, -1, size)
-            repeated = None if chain_mask is None else chain_mask.repeat_interleave(heads // kv_heads, 0)[None, None]
-            chain = self.chain[layer].part(0, self.prefix)
-            shared, shared_lse = attention_with_lse(folded, *chain, repeated, scale)
-            shared = shared.reshape(kv_heads, count, -1, shared.shape[-1]).transpose(0, 1)
-            shared_lse = shared_lse.reshape(kv_heads, count, -1).transpose(0, 1)
-            output = merge_attention(output, lse, shared, shared_lse)
-        return output.reshape(count, 1, heads, -1)
+            # All tokens read the one prefix: they and a group's heads become queries of a single attention.
+            folded = grouped.flatten(1, 2)[None]
+            shared, shared_lse = attention_with_lse(folded, *self.chain[layer].part(0, self.prefix), chain_mask, scale)
+            if unseen is not None:
+                shared_lse = shared_lse.masked_fill(unseen, -torch.inf)
+            shape = grouped.shape[:3]
+            output = merge_attention(output, lse, shared[0].unflatten(1, shape[1:]), shared_lse[0].view(shape))
+        return output.permute(2, 0, 1, 3).flatten(1, 2)[None]
+
+    def _own(self, layer: int, grouped: Tensor, mask: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+        """Attention over the slots' own tokens, a row a slot: output and log-sum-exp, laid out as `grouped` is."""
+        part = (slice(self.active), slice(None), slice(self._longest))
+        padded = self._padded.to(grouped.device)
+        # [active, key heads, group * most new tokens, size]
+        rows = grouped[:, :, padded].permute(2, 0, 1, 3, 4).flatten(2, 3)
+        output, lse = attention_with_lse(rows, self._keys[layer][part], self._values[layer][part], mask, scale)
+        taken = self._slot.to(grouped.device), self._offset.to(grouped.device)
+        output, lse = (side.unflatten(2, (-1, padded.shape[1])) for side in (output, lse))
+        return output[taken[0], :, :, taken[1]].permute(1, 2, 0, 3), lse[taken[0], :, :, taken[1]].permute(1, 2, 0)
 
     def _buffer(self, like: Tensor) -> Tensor:
         return like.new_zeros((self.slots, like.shape[1], self.room, like.shape[3]))
 
-    def _mask(self, window: int | None, count: int, longest: int, query: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Additive masks: [active, 1, 1, longest] over own tokens, [active, prefix] over the prefix or none."""
-        name = (window, query.device)
+    def _mask(self, window: int | None, grouped: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """What a group's queries see: additive masks over own tokens [active, 1, queries, longest] and over the prefix.
+
+        The third says which queries see nothing of the prefix. Without a window, all see all of it.
+        """
+        name = (window, grouped.device)
         if name not in self._masks:
-            place = self._place[:, None]
-            at = torch.arange(longest)[None]
-            own = additive((at <= place) & in_window(place - at, window), query)[:, None, None]
-            distance = place + self.prefix - torch.arange(self.prefix)[None]
-            shared = None if window is None else additive(in_window(distance, window), query)
-            self._masks[name] = own, shared
+            group = grouped.shape[1]
+            place = self._place[self._padded][:, None, :, None]
+            at = torch.arange(self._longest)
+            own = additive((at <= place) & in_window(place - at, window), grouped).repeat(1, 1, group, 1)
+            shared = unseen = None
+            if window is not None:
+                distance = (self._place + self.prefix)[:, None] - torch.arange(self.prefix)
+                seen = in_window(distance, window).repeat(group, 1)
+                shared, unseen = additive(seen, grouped)[None, None], ~seen.any(-1).to(grouped.device)
+            self._masks[name] = own, shared, unseen
         return self._masks[name]
 
 
