@@ -47,7 +47,6 @@ class _Group:
         self.session, self.items, self.prefix = session, items, prefix
         self.waiting = deque(row for item in items for row in make_rows(session, item))
         self.slots_wanted = min(rows, len(self.waiting))
-        self.room = max(len(item.prompt) - prefix + item.request.max_new_tokens for item in items)
         self.active: list[Row] = []
         self.drafters: dict[int, Drafter] = {}
         self.started: dict[int, float] = {}
@@ -57,7 +56,7 @@ class _Group:
         """Yield each request's output once all its samples are there."""
         with torch.inference_mode(), memory_errors(self.session.device):
             self._compute_prefix()
-            self.slots = Slots(self.session.tree.cache, self.prefix, self.slots_wanted, self.room)
+            self.slots = Slots(self.session.tree.cache, self.prefix)
         while self.waiting or self.active:
             with torch.inference_mode(), memory_errors(self.session.device):
                 done = self._admit() if self._should_admit() else self._step()

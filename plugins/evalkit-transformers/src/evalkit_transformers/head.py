@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import linear, pad
 
 from evalkit_transformers.memory import padding
+from evalkit_transformers.packed import PackedLinear
 
 ROWS = 256
 BLOCK = 1 << 19
@@ -44,6 +46,8 @@ class SelectiveHead:
         self._gain = 1.0
         self.works = False
         self.linear = False
+        self.may_pack = False
+        """Whether packed weights work here."""
         self.head = model.get_output_embeddings()
         if self.head is not None:
             self.head.register_forward_pre_hook(self._hook)
@@ -90,11 +94,19 @@ class SelectiveHead:
 
     def logits(self, forward: Forward, rows: Tensor, positions: Tensor) -> Tensor:
         """Logits [len(rows), vocabulary]."""
+        if self.linear:
+            logits: Tensor = self._few_rows(self.hidden_states(forward, rows, positions))
+            return logits
         if self.works:
             with self.selecting(rows, positions):
                 return forward()[0]
         full = forward()
         return full[rows.to(full.device), positions.to(full.device)]
+
+    @cached_property
+    def _few_rows(self) -> Any:
+        """The head for the few rows of generation; packed it costs a copy of its matrix, and half the time."""
+        return PackedLinear(self.head) if self.may_pack else self.head
 
     def hidden_states(self, forward: Forward, rows: Tensor, positions: Tensor) -> Tensor:
         """What the head would read at the chosen places, [len(rows), size]."""

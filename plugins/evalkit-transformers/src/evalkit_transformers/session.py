@@ -66,6 +66,7 @@ class TransformersSession(TokenSession):
             self.packed = engine.pack_weights and pack_weights(
                 self.model, lambda: self._probe(torch.tensor([[0, 1, 0]]))
             )
+            self.head.may_pack = self.packed
             self.head.probe(self._probe)
         self.tree = Tree(self.model)
         self.shares_prefixes = not self.is_encoder_decoder and engine.share_prefixes and self.tree.agrees(self)

@@ -11,15 +11,16 @@ from torch import Tensor
 from evalkit_transformers.attention import attention_with_lse, merge_attention
 from evalkit_transformers.tree import Resident
 
+ROOM_STEP = 32
+
 
 class Slots:
     """Attention of generation steps. The first `active` slots hold running sequences, the rest are free."""
 
-    def __init__(self, chain: Mapping[int, Resident], prefix: int, slots: int, room: int) -> None:
+    def __init__(self, chain: Mapping[int, Resident], prefix: int) -> None:
         self.chain, self.prefix = chain, prefix
-        self.slots, self.room = slots, room
-        self.active = 0
-        self.lengths: list[int] = [0] * slots
+        self.active = self.slots = self.room = 0
+        self.lengths: list[int] = []
         self._keys: dict[int, Tensor] = {}
         self._values: dict[int, Tensor] = {}
         self._masks: dict[Any, tuple[Tensor, Tensor | None, Tensor | None]] = {}
@@ -27,6 +28,7 @@ class Slots:
 
     def admit(self, computed: dict[int, tuple[Tensor, Tensor]], units: tuple[tuple[int, int], ...]) -> None:
         """Put newly computed sequences, each a range of tokens of one packed row, into the next free slots."""
+        self._make_room(self.active + len(units), max(last - first for first, last in units))
         for layer, (key, value) in computed.items():
             if layer not in self._keys:
                 self._keys[layer] = self._buffer(key)
@@ -34,8 +36,7 @@ class Slots:
             for slot, (first, last) in enumerate(units, start=self.active):
                 self._keys[layer][slot, :, : last - first] = key[0, :, first:last]
                 self._values[layer][slot, :, : last - first] = value[0, :, first:last]
-        for slot, (first, last) in enumerate(units, start=self.active):
-            self.lengths[slot] = last - first
+        self.lengths[self.active :] = [last - first for first, last in units]
         self.active += len(units)
 
     def drop(self, slot: int) -> None:
@@ -53,6 +54,7 @@ class Slots:
         self._masks = {}
         new, starts = torch.tensor(counts), torch.tensor(self.lengths[: self.active])
         self._longest = int((starts + new).max())
+        self._make_room(self.active, self._longest)
         self._slot = torch.arange(self.active).repeat_interleave(new)
         self._offset = torch.arange(len(self._slot)) - (new.cumsum(0) - new)[self._slot]
         self._place = starts[self._slot] + self._offset
@@ -96,7 +98,18 @@ class Slots:
         output, lse = (side.unflatten(2, (-1, padded.shape[1])) for side in (output, lse))
         return output[taken[0], :, :, taken[1]].permute(1, 2, 0, 3), lse[taken[0], :, :, taken[1]].permute(1, 2, 0)
 
+    def _make_room(self, slots: int, tokens: int) -> None:
+        """Have room for so many sequences of so many tokens: in steps, as most sequences end before their limit."""
+        if slots <= self.slots and tokens <= self.room:
+            return
+        self.slots, self.room = slots, tokens + ROOM_STEP if tokens > self.room else self.room
+        for buffers in (self._keys, self._values):
+            for layer, full in buffers.items():
+                buffers[layer] = self._buffer(full)
+                buffers[layer][: self.active, :, : full.shape[2]] = full[: self.active]
+
     def _buffer(self, like: Tensor) -> Tensor:
+        # Zeros, because what is masked still enters sums, with weight 0: it must not be NaN.
         return like.new_zeros((self.slots, like.shape[1], self.room, like.shape[3]))
 
     def _mask(self, window: int | None, grouped: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
