@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evalkit.decoding import continuous
 from evalkit.requests import GenerationOutput, GenerationRequest
 from evalkit.scoring import Drafter
-from evalkit_transformers import continuous
 from evalkit_transformers.session import TransformersSession
 
 Watch = Callable[[TransformersSession], AbstractContextManager[list[int]]]

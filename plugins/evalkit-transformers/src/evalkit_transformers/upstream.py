@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import transformers
 
+from evalkit.decoding import Row, make_output, make_rows, take
 from evalkit.errors import ConfigError, one_line
 from evalkit.requests import GenerationOutput, GenerationRequest
 from evalkit.sessions import DecodeRequest
-from evalkit_transformers.rows import Row, make_output, make_rows, take
+from evalkit_transformers.sampling import generator
 
 if TYPE_CHECKING:
     from evalkit_transformers.session import TransformersSession
@@ -52,7 +53,7 @@ def make_config(options: dict[str, Any]) -> Any:
 
 def stream(session: TransformersSession, items: list[DecodeRequest]) -> Iterator[tuple[int, GenerationOutput]]:
     """Answer requests in order of completion. Raises ManagerFailedError, with the rest unanswered."""
-    rows = {str(item.index): row for item in items for row in make_rows(session, item)}
+    rows = {str(item.index): row for item in items for row in make_rows(session.tokenizer, item, generator)}
     started = time.perf_counter()
     with session.model.continuous_batching_context_manager(
         generation_config=transformers.GenerationConfig(do_sample=False, eos_token_id=-1, pad_token_id=0),
@@ -87,9 +88,9 @@ def _advance(session: TransformersSession, row: Row, found: Any, seconds: float)
     """Take a row's new tokens; its output, if that ends it."""
     for token in found.generated_tokens[len(row.watch.ids) :]:
         row.first_token = row.first_token or seconds
-        take(session, row, token)
+        take(session.tokenizer, row, token)
         if row.finish is not None:
             # At most this many: the manager computes blocks that prompts share only once.
             session.count_computed(len(row.item.prompt) + len(row.watch.ids) - 1)
-            return make_output(session, row, seconds)
+            return make_output(session.tokenizer, row, seconds)
     return None

@@ -1,0 +1,19 @@
+"""Continuous generation, written once: an engine brings the passes of its model, everything else is here."""
+
+from evalkit.decoding.continuous import Decoder, Limits, stream, with_backoff
+from evalkit.decoding.rows import Row, make_output, make_rows, merge, take
+from evalkit.decoding.sampling import choose, generator
+
+__all__ = [
+    "Decoder",
+    "Limits",
+    "Row",
+    "choose",
+    "generator",
+    "make_output",
+    "make_rows",
+    "merge",
+    "stream",
+    "take",
+    "with_backoff",
+]
