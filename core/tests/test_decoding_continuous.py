@@ -145,7 +145,9 @@ def test_every_request_gives_what_it_gives_alone(items: list[DecodeRequest], lim
 def test_guesses_save_passes() -> None:
     """A text that repeats itself takes fewer passes than it has tokens."""
     request = GenerationRequest(max_new_tokens=60)
-    item = max((DecodeRequest(0, (a, b), request) for a in range(1, 6) for b in range(1, 6)), key=lambda i: len(alone(i)))
+    item = max(
+        (DecodeRequest(0, (a, b), request) for a in range(1, 6) for b in range(1, 6)), key=lambda i: len(alone(i))
+    )
     plain, guessing = (asked([item], Limits(4, 100, tokens, 32))[1].passes for tokens in (0, 8))
     assert len(alone(item)) == plain + 1
     assert guessing < plain

@@ -92,6 +92,9 @@ class TokenSession(BaseInferenceSession):
     ) -> Iterator[tuple[int, GenerationOutput]]:
         """Generate, yielding `(index, output)` as each request finishes."""
 
+    def make_room(self, longest: int, total: int) -> None:
+        """Told before passes begin: tokens of the longest text, answer included, and of all texts together."""
+
     def count_computed(self, tokens: int) -> None:
         """Add tokens that went through the model, padding included."""
         self.counts += TokenCounts(computed=tokens)
@@ -208,6 +211,8 @@ class TokenSession(BaseInferenceSession):
         """Score spans, each yielded when it is done; one that does not fit the memory alone yields its error."""
         if not spans:
             return
+        longest = max(span.width for span in spans)
+        self.make_room(longest, longest)
         if self.shares_prefixes and not self.is_encoder_decoder:
             yield from self._score_trees(spans, batch_size)
         else:
@@ -300,6 +305,9 @@ class TokenSession(BaseInferenceSession):
             ready.append(DecodeRequest(index, ids[-limit:], request))
         prompts = {item.index: item.prompt for item in ready}
         fresh = dict(zip(prompts, fresh_tokens(list(prompts.values())), strict=True))
+        sizes = [len(item.prompt) + item.request.max_new_tokens for item in ready]
+        if ready:
+            self.make_room(max(sizes), sum(size * item.request.n for size, item in zip(sizes, ready, strict=True)))
         for index, output in self.decode_stream(ready, batch_size=batch_size):
             # Each generated token but the last is fed once; nothing shares it.
             produced = max(0, sum(len(o.token_ids) for o in (output, *output.alternatives)) - 1)

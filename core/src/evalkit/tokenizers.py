@@ -104,11 +104,11 @@ def load_tokenizer(model: Model, *, trust_remote_code: bool = False, eos_token_i
         raise ModelNotFoundError(
             f"tokenizer {path!r} cannot be loaded: {one_line(error, 200)}. Check --model-arg tokenizer_path="
         ) from error
-    return HFTokenizer(tokenizer, eos_token_ids=eos_token_ids, chat_template=_template(model.chat_template))
+    return HFTokenizer(tokenizer, eos_token_ids=eos_token_ids, chat_template=load_template(model.chat_template))
 
 
-def _template(given: str | None) -> str | None:
-    """A template given as text, or as the file that holds it."""
+def load_template(given: str | None) -> str | None:
+    """A chat template that is given as text, or as the file that holds it. Raises ModelNotFoundError."""
     # A template is longer than a file name may be, and holds braces.
     if given and "{" not in given:
         if not Path(given).is_file():

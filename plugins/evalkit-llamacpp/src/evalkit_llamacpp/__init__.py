@@ -1,0 +1,3 @@
+"""The llama.cpp engine for evalkit."""
+
+__version__ = "0.1.0"

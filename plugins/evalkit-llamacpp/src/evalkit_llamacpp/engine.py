@@ -1,0 +1,64 @@
+"""The engine's options. llama.cpp is loaded when a model is built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from evalkit.engine import BaseEngine, BaseInferenceSession
+from evalkit.errors import MissingDependencyError
+from evalkit.model import Model
+
+Device = Literal["auto", "cpu", "cuda", "metal"]
+Switch = Literal["auto", "on", "off"]
+SplitMode = Literal["none", "layer", "row"]
+CacheType = Literal["auto", "f32", "f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
+RopeScaling = Literal["none", "linear", "yarn", "longrope"]
+
+
+@dataclass(slots=True)
+class LlamaCpp(BaseEngine):
+    """Evaluates GGUF models with llama.cpp.
+
+    `n_ctx` is the longest text, by default the model's own up to 8192 tokens. `n_batch` is the budget of tokens in a
+    pass, `n_ubatch` what is computed at once. `n_gpu_layers` None is all of them on a GPU. `type_k` and `type_v`
+    "auto" keep the cache in float32 for a float32 model, else in float16. `extra_buffers` "auto" repacks weights for
+    the processor, but not where llama.cpp's AMX kernels would be used: they crash.
+    `share_prefixes` computes what prompts have in common once; `draft_tokens` is how many tokens generation may guess
+    ahead from repetitions in a text: the model checks each.
+    """
+
+    n_ctx: int | None = None
+    n_batch: int = 512
+    n_ubatch: int = 512
+    n_threads: int | None = None
+    n_threads_batch: int | None = None
+    device: Device = "auto"
+    n_gpu_layers: int | None = None
+    main_gpu: int = 0
+    split_mode: SplitMode = "layer"
+    tensor_split: list[float] | None = None
+    flash_attn: Switch = "auto"
+    offload_kqv: bool = True
+    use_mmap: bool = True
+    use_mlock: bool = False
+    type_k: CacheType = "auto"
+    type_v: CacheType = "auto"
+    rope_scaling: RopeScaling | None = None
+    rope_freq_base: float | None = None
+    rope_freq_scale: float | None = None
+    yarn_orig_ctx: int | None = None
+    extra_buffers: Switch = "auto"
+    share_prefixes: bool = True
+    draft_tokens: int = 8
+    verbose: bool = False
+
+    def build(self, model: Model) -> BaseInferenceSession:
+        """Load `model`. Raises ModelNotFoundError, ModelError, MissingDependencyError."""
+        try:
+            from evalkit_llamacpp.session import LlamaCppSession
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"engine 'llamacpp' cannot import {error.name}. Install it with: pip install evalkit-llamacpp"
+            ) from error
+        return LlamaCppSession(self, model)

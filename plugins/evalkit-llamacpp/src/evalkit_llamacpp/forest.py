@@ -1,0 +1,107 @@
+"""Score tree batches: a branch is a sequence, and a token belongs to the sequences of all branches behind it.
+
+Sequence 0 holds the resident chain, and the way to where a batch was cut in two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit.scoring.planner import TreeBatch
+from evalkit_llamacpp.context import MOST_LOGITS, MOST_SEQUENCES, Context, Floats, Ints
+
+ROWS_AT_ONCE = 8
+"""Rows of logits that are normalised together: they stay in the processor's cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Tokens `first` to `last` of a batch, to be computed in one pass.
+
+    Token i belongs to `counts[i]` sequences, named in `owners` one token after another. Before the pass, sequence k + 1
+    shares the first `depths[k]` tokens of sequence 0, and sequence 0 is cut at `cut`.
+    """
+
+    first: int
+    last: int
+    owners: Ints
+    counts: Ints
+    depths: list[int]
+    cut: int
+
+
+def segments(batch: TreeBatch, most_tokens: int) -> Iterator[Segment]:
+    """A batch in passes of so many tokens, of as many branches as there are sequences, and of few logits."""
+    size, first = len(batch.tokens), 0
+    ends = batch.reach == np.arange(1, size + 1)
+    branches = np.concatenate([[0], np.cumsum(ends)])
+    while first < size:
+        last = min(size, first + most_tokens)
+        # One sequence is the chain's, and one is left to the branch that a cut ends.
+        last = min(last, int(np.searchsorted(branches, branches[first] + MOST_SEQUENCES - 2, side="right")) - 1)
+        row = int(np.searchsorted(batch.rows, first))
+        if row + MOST_LOGITS < len(batch.rows):
+            last = min(last, int(batch.rows[row + MOST_LOGITS]))
+        last = max(last, first + 1)
+        yield _segment(batch, first, last)
+        first = last
+
+
+def _segment(batch: TreeBatch, first: int, last: int) -> Segment:
+    part, here = slice(first, last), np.arange(last - first)
+    # What is seen beyond this pass goes on in sequence 0.
+    resident = (here + first < batch.chain) | (batch.reach[part] > last)
+    reach = np.minimum(batch.reach[part], last) - first
+    leaf = (reach == here + 1) & ~resident
+    before = np.concatenate([[0], np.cumsum(leaf)])
+    own = before[reach] - before[here]
+    counts = own + resident
+    owners = np.zeros(int(counts.sum()), np.int64)
+    starts = np.cumsum(counts) - counts + resident
+    inside = np.arange(int(own.sum())) - np.repeat(np.cumsum(own) - own, own)
+    owners[np.repeat(starts, own) + inside] = np.repeat(before[here], own) + inside + 1
+    covered = np.concatenate([[0], np.maximum.accumulate(reach)[:-1]])
+    tops = np.flatnonzero(covered <= here)
+    positions = batch.positions[part]
+    above = tops[np.searchsorted(tops, np.flatnonzero(leaf), side="right") - 1]
+    cut = int(positions[resident.argmax()]) if resident.any() else int(positions[0])
+    return Segment(first, last, owners.astype(np.int32), counts.astype(np.int32), positions[above].tolist(), cut)
+
+
+def score(context: Context, batch: TreeBatch, most_tokens: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Log-probability of each target of the batch, and whether it is the most likely token."""
+    logprobs, greedy = np.zeros(len(batch.targets)), np.zeros(len(batch.targets), bool)
+    order = np.argsort(batch.target_rows, kind="stable")
+    sorted_rows = batch.target_rows[order]
+    wanted = np.zeros(len(batch.tokens), bool)
+    wanted[batch.rows] = True
+    for segment in segments(batch, most_tokens):
+        part = slice(segment.first, segment.last)
+        context.cut(0, int(batch.positions[segment.first]))
+        for number, depth in enumerate(segment.depths):
+            context.copy(0, number + 1, depth)
+        context.cut(0, segment.cut)
+        logits = context.decode(batch.tokens[part], batch.positions[part], segment.owners, segment.counts, wanted[part])
+        context.keep_only(0)
+        row = int(np.searchsorted(batch.rows, segment.first))
+        mine = order[slice(*np.searchsorted(sorted_rows, [row, row + len(logits)]))]
+        logprobs[mine], greedy[mine] = target_scores(logits, batch.target_rows[mine] - row, batch.targets[mine])
+    return logprobs, greedy
+
+
+def target_scores(
+    logits: Floats, rows: NDArray[np.int64], targets: NDArray[np.int32]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Normalised scores of targets, each at its row of `logits` [rows, vocabulary]."""
+    totals, best = np.empty(len(logits)), np.empty(len(logits), np.int64)
+    for first in range(0, len(logits), ROWS_AT_ONCE):
+        part = slice(first, first + ROWS_AT_ONCE)
+        block = logits[part]
+        best[part] = block.argmax(-1)
+        peak = block[np.arange(len(block)), best[part]]
+        totals[part] = peak + np.log(np.exp(block - peak[:, None]).sum(-1, dtype=np.float64))
+    return logits[rows, targets] - totals[rows], best[rows] == targets

@@ -1,0 +1,137 @@
+"""Load a GGUF file, with a clear error for what llama.cpp could only crash on or mutter about."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import llama_cpp
+from llama_cpp import llama_cpp as api
+
+from evalkit.errors import ConfigError, ModelError, ModelNotFoundError
+from evalkit.memory import available_memory
+from evalkit.model import Model
+from evalkit_llamacpp import logs
+from evalkit_llamacpp.engine import LlamaCpp
+
+log = logging.getLogger(__name__)
+
+SPLIT_MODES = {"none": api.LLAMA_SPLIT_MODE_NONE, "layer": api.LLAMA_SPLIT_MODE_LAYER, "row": api.LLAMA_SPLIT_MODE_ROW}
+ALL_F32 = 0
+"""The file type, as GGUF numbers them, of a model without any quantized or half-precision weights."""
+
+
+def load_model(engine: LlamaCpp, model: Model) -> Any:
+    """The model's handle. Raises ModelNotFoundError, ModelError."""
+    logs.install(verbose=engine.verbose)
+    path = checked_file(model.path)
+    llama_cpp.llama_backend_init()
+    on_gpu = uses_gpu(engine)
+    if not on_gpu:
+        _check_memory(path)
+    params = _params(engine, on_gpu)
+    with logs.listening() as said:
+        handle = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+    if not handle:
+        raise ModelError(f"llama.cpp cannot load {path}: {_cause(said)}. Check the file, or convert it anew")
+    if llama_cpp.llama_model_has_encoder(handle) or not llama_cpp.llama_model_has_decoder(handle):
+        llama_cpp.llama_model_free(handle)
+        raise ModelError(f"{path} is not a decoder-only language model; the llamacpp engine evaluates only those")
+    return handle
+
+
+def checked_file(name: str) -> Path:
+    """The path of a GGUF file. Raises ModelNotFoundError, ModelError."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        found = sorted(path.glob("*.gguf"))
+        # A model that is split over files is loaded by its first.
+        firsts = [file for file in found if not re.search(r"-of-\d+\.gguf$", file.name) or "-00001-of-" in file.name]
+        if len(firsts) != 1:
+            problem = "holds no GGUF file" if not firsts else f"holds {len(firsts)} GGUF files"
+            raise ModelError(f"{path} {problem}. Give the path of the file with --model")
+        path = firsts[0]
+    if not path.is_file():
+        raise ModelNotFoundError(
+            f"model file {path} does not exist. Check --model; the llamacpp engine reads GGUF files"
+        )
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise ModelError(f"{path} is not a GGUF file. Use --engine transformers for Hugging Face checkpoints")
+    return path
+
+
+def _check_memory(path: Path) -> None:
+    """Mapped weights that do not fit make the machine swap, or the process disappear."""
+    size, room = path.stat().st_size, available_memory()
+    if room is not None and size > room:
+        raise ModelError(
+            f"{path.name} has {size / 2**30:.1f} GiB, and {room / 2**30:.1f} GiB of memory are free. "
+            "Use a smaller quantization or a machine with more memory"
+        )
+
+
+def uses_gpu(engine: LlamaCpp) -> bool:
+    """Whether layers go to a GPU. One that was asked for and is not there is told, and the CPU used."""
+    if engine.device == "cpu" or engine.n_gpu_layers == 0:
+        return False
+    supported = bool(llama_cpp.llama_supports_gpu_offload())
+    if engine.device != "auto" and not supported:
+        log.warning(
+            "this build of llama.cpp has no %s: the model runs on the CPU. Build llama-cpp-python with "
+            'CMAKE_ARGS="-DGGML_%s=on"',
+            engine.device,
+            engine.device.upper(),
+        )
+    return supported
+
+
+def _params(engine: LlamaCpp, on_gpu: bool) -> Any:
+    params = llama_cpp.llama_model_default_params()
+    params.n_gpu_layers = 0 if not on_gpu else -1 if engine.n_gpu_layers is None else engine.n_gpu_layers
+    params.main_gpu = engine.main_gpu
+    params.split_mode = SPLIT_MODES[engine.split_mode]
+    params.use_extra_bufts = extra_buffers(engine)
+    modes = {
+        (False, False): api.LLAMA_LOAD_MODE_NONE,
+        (True, False): api.LLAMA_LOAD_MODE_MMAP,
+        (False, True): api.LLAMA_LOAD_MODE_MLOCK,
+        (True, True): api.LLAMA_LOAD_MODE_MMAP_MLOCK,
+    }
+    params.load_mode = modes[engine.use_mmap, engine.use_mlock]
+    if engine.tensor_split:
+        most = llama_cpp.llama_max_devices()
+        if len(engine.tensor_split) > most:
+            raise ConfigError(
+                f"tensor_split has {len(engine.tensor_split)} shares, and llama.cpp at most {most} devices"
+            )
+        shares = (ctypes.c_float * most)(*engine.tensor_split)
+        params.tensor_split = shares
+    return params
+
+
+def extra_buffers(engine: LlamaCpp) -> bool:
+    """Whether weights are repacked for the processor. Not where that would choose AMX kernels, which crash."""
+    return engine.extra_buffers == "on" or (engine.extra_buffers == "auto" and not has_amx())
+
+
+def has_amx() -> bool:
+    """Whether this build of llama.cpp has AMX kernels and the processor AMX."""
+    features: bytes = llama_cpp.llama_print_system_info()
+    return re.search(rb"AMX_INT8\s*=\s*1", features) is not None
+
+
+def metadata(handle: Any, key: str) -> str | None:
+    """A value of the GGUF's header as text."""
+    buffer = ctypes.create_string_buffer(256)
+    length = llama_cpp.llama_model_meta_val_str(handle, key.encode(), buffer, len(buffer))
+    return buffer.value.decode(errors="replace") if length >= 0 else None
+
+
+def _cause(said: list[str]) -> str:
+    """The most telling line of llama.cpp's log: the first error, without the name of the function."""
+    telling = [line for line in said if "failed to load model" not in line] or said or ["it does not say why"]
+    return re.sub(r"^[\w:~ ]+?: ", "", telling[0]).rstrip(".")

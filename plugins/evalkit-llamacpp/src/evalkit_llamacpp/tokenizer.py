@@ -1,0 +1,111 @@
+"""The GGUF's own tokenizer and chat template, as `evalkit.scoring` wants them."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import jinja2
+import jinja2.sandbox
+import llama_cpp
+
+from evalkit.errors import RequestError, one_line
+from evalkit.requests import Message
+from evalkit_llamacpp.load import metadata
+
+END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
+
+
+class GGUFTokenizer:
+    """A tokenizer over a model's handle."""
+
+    def __init__(self, handle: Any, chat_template: str | None) -> None:
+        self._vocabulary = llama_cpp.llama_model_get_vocab(handle)
+        self.vocab_size: int = llama_cpp.llama_vocab_n_tokens(self._vocabulary)
+        bos, eos = llama_cpp.llama_vocab_bos(self._vocabulary), llama_cpp.llama_vocab_eos(self._vocabulary)
+        # Not all that llama.cpp takes for an end by its name: the checkpoint's own ends, as other engines have them.
+        named = (metadata(handle, f"tokenizer.ggml.{key}") for key in END_KEYS)
+        self.eos_token_ids = frozenset(int(value) for value in named if value is not None)
+        self.prefix_token_id: int = bos if bos >= 0 else max(eos, 0)
+        self.eos_text = self._spell(eos) if eos >= 0 else None
+        self._bos_text = self._spell(bos) if bos >= 0 else ""
+        self._prefix_text = self._spell(self.prefix_token_id)
+        own = llama_cpp.llama_model_chat_template(handle, None)
+        self.chat_template = chat_template or (own.decode(errors="replace") if own else None)
+
+    def encode_batch(self, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
+        """Token ids of each text; none is added to a text that begins with the prefix token already."""
+        return [self._encode(text, special and not text.startswith(self._prefix_text)) for text in texts]
+
+    def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
+        """Text of token ids. A character that is cut by the end of the ids shows as U+FFFD."""
+        tokens = (llama_cpp.llama_token * len(ids))(*ids)
+        size = 16 + 8 * len(ids)
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            # Not "remove special": that is about what encoding adds at both ends.
+            length = llama_cpp.llama_detokenize(
+                self._vocabulary, tokens, len(ids), buffer, size, False, not skip_special
+            )
+            if length >= 0:
+                return buffer.raw[:length].decode("utf-8", errors="replace")
+            size = -length
+
+    def apply_chat_template(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        **variables: Any,
+    ) -> str:
+        """Chat messages as text. Raises RequestError where there is no template, or it refuses the messages."""
+        try:
+            if not self.chat_template:
+                raise jinja2.TemplateError("the file holds none")
+            return (
+                _environment()
+                .from_string(self.chat_template)
+                .render(
+                    messages=[dict(message) for message in messages],
+                    tools=[dict(tool) for tool in tools] if tools else None,
+                    add_generation_prompt=add_generation_prompt,
+                    bos_token=self._bos_text,
+                    eos_token=self.eos_text or "",
+                    **variables,
+                )
+            )
+        except (jinja2.TemplateError, TypeError, ValueError) as error:
+            raise RequestError(
+                f"the chat template cannot be used ({one_line(error, 160)}). Leave out --apply-chat-template, "
+                "or give one with --model-arg chat_template=FILE"
+            ) from error
+
+    def _encode(self, text: str, special: bool) -> list[int]:
+        raw = text.encode("utf-8", errors="replace")
+        room = len(raw) + 8
+        tokens = (llama_cpp.llama_token * room)()
+        # Special tokens that are written out in the text count as such, as with Hugging Face tokenizers.
+        count = llama_cpp.llama_tokenize(self._vocabulary, raw, len(raw), tokens, room, special, True)
+        return list(tokens[:count])
+
+    def _spell(self, token: int) -> str:
+        return self.decode([token], skip_special=False)
+
+
+def _environment() -> jinja2.sandbox.ImmutableSandboxedEnvironment:
+    """What templates may use: the same as in Transformers."""
+    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    environment.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
+    environment.globals["raise_exception"] = _refuse
+    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    return environment
+
+
+def _refuse(message: str) -> None:
+    raise jinja2.TemplateError(message)
