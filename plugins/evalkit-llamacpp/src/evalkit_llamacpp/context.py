@@ -21,7 +21,11 @@ Floats = NDArray[np.float32]
 MOST_SEQUENCES = 256
 MOST_LOGITS = 256
 """Logits of one pass, in tokens."""
-FLASH = {"auto": api.LLAMA_FLASH_ATTN_TYPE_AUTO, "on": api.LLAMA_FLASH_ATTN_TYPE_ENABLED}
+FLASH = {
+    "auto": api.LLAMA_FLASH_ATTN_TYPE_AUTO,
+    "on": api.LLAMA_FLASH_ATTN_TYPE_ENABLED,
+    "off": api.LLAMA_FLASH_ATTN_TYPE_DISABLED,
+}
 ROPE = {
     "none": api.LLAMA_ROPE_SCALING_TYPE_NONE,
     "linear": api.LLAMA_ROPE_SCALING_TYPE_LINEAR,
@@ -31,13 +35,13 @@ ROPE = {
 
 
 class Context:
-    """Room for `cells` tokens. Close it when it is done with."""
+    """Room for `cells` tokens. Close it when it is done with. `exact` means float32 where options leave it open."""
 
-    def __init__(self, handle: Any, engine: LlamaCpp, cells: int, *, cache_type: str) -> None:
+    def __init__(self, handle: Any, engine: LlamaCpp, cells: int, *, exact: bool) -> None:
         self.cells = cells
         self.vocabulary: int = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(handle))
         with logs.listening() as said:
-            self._context = llama_cpp.llama_init_from_model(handle, _params(engine, cells, cache_type))
+            self._context = llama_cpp.llama_init_from_model(handle, _params(engine, cells, exact))
         if not self._context:
             cause = said[0] if said else "it does not say why"
             problem = f"llama.cpp cannot make a context of {cells} tokens: {cause}"
@@ -103,7 +107,7 @@ def _pointer(array: NDArray[Any], kind: Any) -> Any:
     return array.ctypes.data_as(ctypes.POINTER(kind))
 
 
-def _params(engine: LlamaCpp, cells: int, cache_type: str) -> Any:
+def _params(engine: LlamaCpp, cells: int, exact: bool) -> Any:
     params = llama_cpp.llama_context_default_params()
     params.n_ctx = cells
     params.n_batch, params.n_ubatch = engine.n_batch, min(engine.n_ubatch, engine.n_batch)
@@ -114,11 +118,13 @@ def _params(engine: LlamaCpp, cells: int, cache_type: str) -> Any:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     params.n_threads = engine.n_threads or cores
     params.n_threads_batch = engine.n_threads_batch or engine.n_threads or cores
-    params.flash_attn_type = FLASH.get(engine.flash_attn, api.LLAMA_FLASH_ATTN_TYPE_DISABLED)
+    # Its flash attention computes in float16.
+    params.flash_attn_type = FLASH["off" if engine.flash_attn == "auto" and exact else engine.flash_attn]
     params.offload_kqv = engine.offload_kqv
+    usual = "f32" if exact else "f16"
     for side in ("type_k", "type_v"):
         name = getattr(engine, side)
-        setattr(params, side, getattr(api, f"GGML_TYPE_{(cache_type if name == 'auto' else name).upper()}"))
+        setattr(params, side, getattr(api, f"GGML_TYPE_{(usual if name == 'auto' else name).upper()}"))
     if engine.rope_scaling is not None:
         params.rope_scaling_type = ROPE[engine.rope_scaling]
     for name in ("rope_freq_base", "rope_freq_scale", "yarn_orig_ctx"):

@@ -21,9 +21,9 @@ class LlamaCpp(BaseEngine):
     """Evaluates GGUF models with llama.cpp.
 
     `n_ctx` is the longest text, by default the model's own up to 8192 tokens. `n_batch` is the budget of tokens in a
-    pass, `n_ubatch` what is computed at once. `n_gpu_layers` None is all of them on a GPU. `type_k` and `type_v`
-    "auto" keep the cache in float32 for a float32 model, else in float16. `extra_buffers` "auto" repacks weights for
-    the processor, but not where llama.cpp's AMX kernels would be used: they crash.
+    pass, `n_ubatch` what is computed at once. `n_gpu_layers` None is all of them on a GPU. `flash_attn`, `type_k` and
+    `type_v` "auto" compute attention in float32 for a float32 model, else as llama.cpp chooses. `extra_buffers`
+    "auto" repacks weights for the processor, but not where llama.cpp's AMX kernels would be used: they crash.
     `share_prefixes` computes what prompts have in common once; `draft_tokens` is how many tokens generation may guess
     ahead from repetitions in a text: the model checks each.
     """

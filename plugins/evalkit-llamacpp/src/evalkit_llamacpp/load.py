@@ -134,4 +134,4 @@ def metadata(handle: Any, key: str) -> str | None:
 def _cause(said: list[str]) -> str:
     """The most telling line of llama.cpp's log: the first error, without the name of the function."""
     telling = [line for line in said if "failed to load model" not in line] or said or ["it does not say why"]
-    return re.sub(r"^[\w:~ ]+?: ", "", telling[0]).rstrip(".")
+    return re.sub(r"^[\w:~ ]+?: (error loading model: )?", "", telling[0]).rstrip(".")

@@ -10,12 +10,13 @@ from typing import Any
 
 import llama_cpp
 
-WARN, ERROR = 2, 3
+WARN, ERROR = 3, 4
+"""As ggml numbers them."""
 _recent: deque[tuple[int, str]] = deque(maxlen=200)
 _shown = [False]
 
 
-@llama_cpp.llama_log_callback
+@llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
 def _keep(level: int, text: bytes, _: Any) -> None:
     line = text.decode(errors="replace")
     _recent.append((level, line))
@@ -31,10 +32,10 @@ def install(*, verbose: bool) -> None:
 
 @contextmanager
 def listening() -> Iterator[list[str]]:
-    """Within it, an empty list; behind it, the errors and warnings that came up."""
+    """Within it, an empty list; behind it, the errors that came up, then the warnings."""
     found: list[str] = []
     _recent.clear()
     try:
         yield found
     finally:
-        found += [line.strip() for level, line in _recent if level in (WARN, ERROR) and line.strip()]
+        found += [line.strip() for wanted in (ERROR, WARN) for level, line in _recent if level == wanted]

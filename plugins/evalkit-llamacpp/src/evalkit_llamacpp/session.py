@@ -82,9 +82,9 @@ class LlamaCppSession(TokenSession):
     def context(self) -> Context:
         """The context, emptied."""
         if self._context is None:
-            kind = "f32" if metadata(self.model, "general.file_type") == str(ALL_F32) else "f16"
+            exact = metadata(self.model, "general.file_type") == str(ALL_F32)
             # In steps, so that tasks of like lengths keep one context.
-            self._context = Context(self.model, self.engine, -(-self._cells // 256) * 256, cache_type=kind)
+            self._context = Context(self.model, self.engine, -(-self._cells // 256) * 256, exact=exact)
         self._context.clear()
         return self._context
 

@@ -51,7 +51,8 @@ class GGUFTokenizer:
                 self._vocabulary, tokens, len(ids), buffer, size, False, not skip_special
             )
             if length >= 0:
-                return buffer.raw[:length].decode("utf-8", errors="replace")
+                text: bytes = buffer.raw[:length]
+                return text.decode("utf-8", errors="replace")
             size = -length
 
     def apply_chat_template(
