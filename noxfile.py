@@ -45,7 +45,10 @@ ENGINES = {
     "transformers": (TORCH, "accelerate>=1.10", "peft>=0.17"),
     # Torch and Transformers are what its scores are compared with.
     "llamacpp": (TORCH, "transformers>=5.0"),
+    "openvino": (TORCH, "transformers>=4.51,<5.6", "huggingface-hub<1.22", "optimum~=2.3.0", "nncf"),
 }
+# It asks for torchvision, of which there is no build for the CPU, and which language models do not use.
+WITHOUT_DEPENDENCIES = {"openvino": ("optimum-intel~=2.2",)}
 MIRROR = ROOT.parent / "shared" / "hub"
 
 
@@ -109,6 +112,8 @@ def tests(session: nox.Session) -> None:
 def engines(session: nox.Session, engine: str) -> None:
     """Run an engine's tests on real models in an environment of its own."""
     install(session, f"evalkit-{engine}", *LIGHT_PLUGINS, needs=ENGINES[engine])
+    if engine in WITHOUT_DEPENDENCIES:
+        session.install(*PIP, "--no-deps", *WITHOUT_DEPENDENCIES[engine])
     folders = [f"plugins/evalkit-{engine}/tests", "plugins/evalkit-smollm2/tests"]
     session.run("pytest", *(session.posargs or folders), *mirror())
 

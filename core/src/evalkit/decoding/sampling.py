@@ -1,4 +1,4 @@
-"""Choose the next token of a row by its own request's values, with numpy: for engines without tensors of their own."""
+"""What becomes of logits, with numpy: the next token by a request's own values, and the scores of given tokens."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from evalkit.requests import GenerationRequest, TokenLogprob
 from evalkit.scoring import Tokenizer
 
 Floats = NDArray[np.float32]
+
+ROWS_AT_ONCE = 8
+"""Rows of logits that are normalised together: they stay in the processor's cache."""
 
 
 def generator(request: GenerationRequest, sample: int) -> np.random.Generator:
@@ -65,6 +68,20 @@ def log_softmax(logits: Floats) -> Floats:
     shifted = logits - logits.max(-1, keepdims=True)
     found: Floats = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True, dtype=np.float64)).astype(np.float32)
     return found
+
+
+def target_scores(
+    logits: Floats, rows: NDArray[np.int64], targets: NDArray[np.int32]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Normalised scores of targets, each at its row of `logits` [rows, vocabulary]."""
+    totals, best = np.empty(len(logits)), np.empty(len(logits), np.int64)
+    for first in range(0, len(logits), ROWS_AT_ONCE):
+        part = slice(first, first + ROWS_AT_ONCE)
+        block = logits[part]
+        best[part] = block.argmax(-1)
+        peak = block[np.arange(len(block)), best[part]]
+        totals[part] = peak + np.log(np.exp(block - peak[:, None]).sum(-1, dtype=np.float64))
+    return logits[rows, targets] - totals[rows], best[rows] == targets
 
 
 def _logprob(tokenizer: Tokenizer, logits: Floats, token: int, top: int) -> TokenLogprob:

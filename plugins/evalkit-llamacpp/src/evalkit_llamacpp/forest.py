@@ -11,11 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from evalkit.decoding.sampling import target_scores
 from evalkit.scoring.planner import TreeBatch
-from evalkit_llamacpp.context import MOST_LOGITS, MOST_SEQUENCES, Context, Floats, Ints
-
-ROWS_AT_ONCE = 8
-"""Rows of logits that are normalised together: they stay in the processor's cache."""
+from evalkit_llamacpp.context import MOST_LOGITS, MOST_SEQUENCES, Context, Ints
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,17 +90,3 @@ def score(context: Context, batch: TreeBatch, most_tokens: int) -> tuple[NDArray
         mine = order[slice(*np.searchsorted(sorted_rows, [row, row + len(logits)]))]
         logprobs[mine], greedy[mine] = target_scores(logits, batch.target_rows[mine] - row, batch.targets[mine])
     return logprobs, greedy
-
-
-def target_scores(
-    logits: Floats, rows: NDArray[np.int64], targets: NDArray[np.int32]
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Normalised scores of targets, each at its row of `logits` [rows, vocabulary]."""
-    totals, best = np.empty(len(logits)), np.empty(len(logits), np.int64)
-    for first in range(0, len(logits), ROWS_AT_ONCE):
-        part = slice(first, first + ROWS_AT_ONCE)
-        block = logits[part]
-        best[part] = block.argmax(-1)
-        peak = block[np.arange(len(block)), best[part]]
-        totals[part] = peak + np.log(np.exp(block - peak[:, None]).sum(-1, dtype=np.float64))
-    return logits[rows, targets] - totals[rows], best[rows] == targets

@@ -1,0 +1,188 @@
+"""CellSession: scoring and generation over one primitive, for backends whose attention mask is free to choose.
+
+The cache is a row of cells, each the keys and values of one token. A pass reads tokens of many texts side by side
+and says which cells each of them sees; their own cells are appended. That is all a backend has to do.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit import decoding
+from evalkit.decoding.sampling import target_scores
+from evalkit.requests import GenerationOutput
+from evalkit.scoring import ScoredTokens, Span
+from evalkit.scoring.collect import Collector
+from evalkit.scoring.forest import SpanTable, build_forest
+from evalkit.scoring.planner import TreeBatch, plan_forest
+from evalkit.sessions import DecodeRequest, TokenSession
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float32]
+
+PREFIX, FREE = -1, -2
+"""Owners of cells that all sequences see, and of cells that none sees any more."""
+LEAST_FREE = 256
+"""Cells that are worth moving the others for."""
+
+
+class CellSession(TokenSession):
+    """A session over `run` and `keep`."""
+
+    shares_prefixes = True
+    engine_name = ""
+    rows = 16
+    """Sequences that are generated at a time."""
+    draft_tokens = 0
+    drafted_pass = 0
+    """As in `evalkit.decoding.Limits`."""
+
+    # ── primitives ──────────────────────────────────────────────────────────────────────────────────────
+    @abstractmethod
+    def run(self, tokens: Ints, positions: Ints, mask: Bools, rows: Ints) -> Floats:
+        """Read tokens [T]; logits [rows, vocabulary] behind those that `rows` names, in order.
+
+        `mask` [T, cells + T] says what each token sees: first of the cells that are there, then of these tokens,
+        whose cells are appended. Raises OutOfMemoryError.
+        """
+
+    @abstractmethod
+    def keep(self, cells: Ints) -> None:
+        """Keep these cells, in ascending order, and forget all others."""
+
+    # ── scoring ─────────────────────────────────────────────────────────────────────────────────────────
+    def score_forest(self, batches: Iterator[TreeBatch]) -> Iterator[tuple[TreeBatch, NDArray[np.float64], Bools]]:
+        """Score tree batches, each in one pass; the chain that they share stays in the first cells."""
+        self.keep(np.arange(0))
+        cells = 0
+        for batch in batches:
+            if cells > batch.keep:
+                self.keep(np.arange(batch.keep))
+            size = len(batch.tokens)
+            here = np.arange(size)
+            mask = np.ones((size, batch.keep + size), bool)
+            mask[:, batch.keep :] = (here[None] <= here[:, None]) & (here[:, None] < batch.reach[None])
+            logits = self.run(batch.tokens.astype(np.int64), batch.positions, mask, batch.rows)
+            cells = batch.keep + batch.chain
+            self.keep(np.arange(cells))
+            yield batch, *target_scores(logits, batch.target_rows, batch.targets)
+
+    def score_batch(self, spans: list[Span]) -> list[ScoredTokens]:
+        """Score spans as a forest of their own."""
+        forest = build_forest(SpanTable.of(spans))
+        collector = Collector(forest)
+        found: dict[int, ScoredTokens] = {}
+        for batch, logprobs, greedy in self.score_forest(plan_forest(forest, self.batch_tokens)):
+            self.count_computed(len(batch.tokens))
+            found.update(collector.add(batch, logprobs, greedy))
+        return [found[number] for number in range(len(spans))]
+
+    # ── generation ──────────────────────────────────────────────────────────────────────────────────────
+    def decode_stream(
+        self, requests: list[DecodeRequest], *, batch_size: int | None = None
+    ) -> Iterator[tuple[int, GenerationOutput]]:
+        """Generate continuously; a prefix that prompts share is read once."""
+        plain: list[DecodeRequest] = []
+        for item in requests:
+            if item.request.num_beams > 1:
+                problem = "this engine has no beam search: ask for num_beams 1, or use --engine transformers"
+                yield item.index, GenerationOutput(finish_reason="error", error=problem)
+            else:
+                plain.append(item)
+        yield from decoding.with_backoff(self._stream, plain, batch_size or self.rows)
+
+    def _stream(self, items: list[DecodeRequest], rows: int) -> Iterator[tuple[int, GenerationOutput]]:
+        limits = decoding.Limits(
+            rows=rows,
+            admitted_tokens=self.batch_tokens,
+            draft_tokens=self.draft_tokens,
+            drafted_pass=self.drafted_pass,
+        )
+        tokenizer = self.tokenizer
+
+        def choose(row: decoding.Row, logits: Any) -> None:
+            decoding.choose(tokenizer, row, logits)
+
+        yield from decoding.stream(_CellDecoder(self), tokenizer, items, limits, decoding.generator, choose)
+
+
+class _CellDecoder:
+    """Sequences behind one prefix: who owns each cell, and what each sequence therefore sees."""
+
+    def __init__(self, session: CellSession) -> None:
+        self.session = session
+
+    def begin(self, prefix: tuple[int, ...]) -> None:
+        """Drop everything and read the prefix, in parts that fit the budget."""
+        self.session.keep(np.arange(0))
+        self._owners = np.zeros(0, np.int64)
+        self._sequences: list[int] = []
+        self._lengths: list[int] = []
+        self._fed: list[int] = []
+        self._next = 0
+        self._prefix = len(prefix)
+        step = self.session.batch_tokens
+        for first in range(0, len(prefix), step):
+            self._pass([PREFIX], [prefix[first : first + step]], [first], [0])
+
+    def admit(self, suffixes: list[tuple[int, ...]]) -> Floats:
+        """Read new sequences; logits [sequences, vocabulary] behind each."""
+        joining = list(range(self._next, self._next + len(suffixes)))
+        self._next += len(suffixes)
+        logits = self._pass(joining, suffixes, [self._prefix] * len(suffixes), [1] * len(suffixes))
+        self._sequences += joining
+        self._lengths += [self._prefix + len(suffix) for suffix in suffixes]
+        return logits
+
+    def step(self, fed: list[list[int]]) -> list[Floats]:
+        """Read further tokens of every sequence; for each, logits [tokens, vocabulary]."""
+        self._make_compact()
+        self._fed = [len(tokens) for tokens in fed]
+        self._first = len(self._owners) + np.cumsum([0, *self._fed])
+        logits = self._pass(self._sequences, fed, self._lengths, self._fed)
+        return np.split(logits, np.cumsum(self._fed)[:-1])
+
+    def keep(self, slot: int, tokens: int) -> None:
+        """Keep the first of a slot's new tokens."""
+        self._lengths[slot] += tokens
+        self._owners[self._first[slot] + tokens : self._first[slot] + self._fed[slot]] = FREE
+
+    def drop(self, slot: int) -> None:
+        """Free a slot; the last one moves into its place."""
+        self._owners[self._owners == self._sequences[slot]] = FREE
+        for side in (self._sequences, self._lengths):
+            last = side.pop()
+            if slot < len(side):
+                side[slot] = last
+
+    def _make_compact(self) -> None:
+        free = int((self._owners == FREE).sum())
+        if free >= LEAST_FREE and 4 * free > len(self._owners):
+            kept = np.flatnonzero(self._owners != FREE)
+            self.session.keep(kept)
+            self._owners = self._owners[kept]
+
+    def _pass(
+        self, sequences: list[int], parts: Sequence[Sequence[int]], starts: list[int], wanted: list[int]
+    ) -> Floats:
+        """Read parts of sequences from positions `starts` on; logits at the last `wanted` tokens of each part."""
+        lengths = np.array([len(part) for part in parts])
+        tokens = np.array([token for part in parts for token in part], np.int64)
+        offsets = np.arange(len(tokens)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        owners = np.repeat(sequences, lengths)
+        here = np.arange(len(tokens))
+        before = (self._owners[None] == PREFIX) | (self._owners[None] == owners[:, None])
+        among = (owners[None] == owners[:, None]) & (here[None] <= here[:, None])
+        rows = np.flatnonzero(offsets >= np.repeat(lengths - wanted, lengths))
+        self.session.count_computed(len(tokens))
+        logits = self.session.run(
+            tokens, offsets + np.repeat(starts, lengths), np.concatenate([before, among], 1), rows
+        )
+        self._owners = np.concatenate([self._owners, owners])
+        return logits
