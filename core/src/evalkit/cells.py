@@ -41,7 +41,8 @@ class CellSession(TokenSession):
     """Sequences that are generated at a time."""
     draft_tokens = 0
     drafted_pass = 0
-    """As in `evalkit.decoding.Limits`."""
+    cache_tokens: int | None = None
+    """As in `evalkit.decoding.Limits`; free cells, at most a quarter, come on top."""
 
     # ── primitives ──────────────────────────────────────────────────────────────────────────────────────
     @abstractmethod
@@ -103,6 +104,7 @@ class CellSession(TokenSession):
             admitted_tokens=self.batch_tokens,
             draft_tokens=self.draft_tokens,
             drafted_pass=self.drafted_pass,
+            cache_tokens=self.cache_tokens,
         )
         tokenizer = self.tokenizer
 

@@ -14,15 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tokenizers
 from filelock import FileLock
 from gguf import GGUFReader
-from gguf.constants import TokenType
 from gguf.quants import dequantize
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
-from tokenizers import AddedToken, Tokenizer
 
+from evalkit.gguf_tokenizers import gguf_tokenizer
 from evalkit_smollm2.gguf import check_sha256, gguf_file, model_dir
 
 # Part of the folder's name: raise it whenever the files written here change.
@@ -64,7 +62,9 @@ def write_checkpoint(gguf: Path, folder: Path) -> None:
     _write_json(folder / "config.json", _config(reader))
     _write_json(folder / "generation_config.json", _special_ids(reader))
     _write_json(folder / "tokenizer_config.json", _tokenizer_config(reader))
-    _tokenizer(reader).save(str(folder / "tokenizer.json"))
+    gguf_tokenizer({name: field.contents() for name, field in reader.fields.items()}).save(
+        str(folder / "tokenizer.json")
+    )
     # transformers 4 refuses a file that does not name its framework.
     save_file(dict(_weights(reader)), folder / "model.safetensors", metadata={"format": "pt"})
     # safetensors writes for the owner alone, whatever the umask; caches are shared.
@@ -158,22 +158,6 @@ def _tokenizer_config(reader: GGUFReader) -> dict[str, Any]:
         **special,
         "chat_template": _value(reader, "tokenizer.chat_template"),
     }
-
-
-def _tokenizer(reader: GGUFReader) -> Tokenizer:
-    tokens = _value(reader, "tokenizer.ggml.tokens")
-    merges = [tuple(merge.split(" ")) for merge in _value(reader, "tokenizer.ggml.merges")]
-    vocabulary = {token: number for number, token in enumerate(tokens)}
-    tokenizer = Tokenizer(tokenizers.models.BPE(vocab=vocabulary, merges=merges))
-    # What llama.cpp does for tokenizer.ggml.pre "smollm": every digit is a token of its own.
-    digits = tokenizers.pre_tokenizers.Digits(individual_digits=True)
-    byte_level = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([digits, byte_level])
-    tokenizer.decoder = tokenizers.decoders.ByteLevel()
-    types = _value(reader, "tokenizer.ggml.token_type")
-    control = (token for token, kind in zip(tokens, types, strict=True) if kind == TokenType.CONTROL)
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in control])
-    return tokenizer
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -1,0 +1,3 @@
+"""The tinygrad engine for evalkit."""
+
+__version__ = "0.1.0"

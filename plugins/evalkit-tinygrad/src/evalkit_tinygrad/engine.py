@@ -1,0 +1,43 @@
+"""The engine's options. tinygrad is loaded when a model is built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from evalkit.engine import BaseEngine, BaseInferenceSession
+from evalkit.errors import MissingDependencyError
+from evalkit.model import Model
+
+Dtype = Literal["auto", "float32", "float16"]
+
+
+@dataclass(slots=True)
+class Tinygrad(BaseEngine):
+    """Evaluates GGUF models with tinygrad's own model code.
+
+    `device` is tinygrad's DEV, such as CPU, CUDA, METAL or CL; by default the best there is. `dtype` is what weights
+    are unpacked to: "auto" is float32 on a CPU, else float16. `jit` false compiles nothing ahead; `beam` above 0
+    searches for faster kernels at first use. `n_ctx` is the longest text, by default the model's own up to 4096.
+    `batch_tokens` is the budget of tokens in a pass, and its fixed size: passes with fewer are padded. `draft_tokens`
+    is how many tokens generation may guess ahead from repetitions in a text: the model checks each.
+    """
+
+    device: str | None = None
+    dtype: Dtype = "auto"
+    jit: bool = True
+    beam: int = 0
+    n_ctx: int | None = None
+    batch_tokens: int = 256
+    draft_tokens: int = 8
+
+    def build(self, model: Model) -> BaseInferenceSession:
+        """Load `model`. Raises ModelNotFoundError, ModelError, MissingDependencyError."""
+        try:
+            from evalkit_tinygrad.session import TinygradSession
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"engine 'tinygrad' cannot import {error.name}. It needs tinygrad 0.13.0 (the wheel of 0.14.0 lacks a "
+                "part of its own). Install it with: pip install tinygrad==0.13.0"
+            ) from error
+        return TinygradSession(self, model)

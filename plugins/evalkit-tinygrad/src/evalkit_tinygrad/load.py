@@ -1,0 +1,129 @@
+"""Load a GGUF file with tinygrad's own loader, and refuse what it would load wrongly."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tinygrad import Device
+from tinygrad.helpers import DEV, getenv
+from tinygrad.llm.gguf import gguf_load
+from tinygrad.llm.model import Transformer, TransformerBlock
+
+from evalkit.errors import ConfigError, MissingDependencyError, ModelError, ModelNotFoundError, one_line
+from evalkit.memory import available_memory
+from evalkit.model import Model
+from evalkit_tinygrad.engine import Tinygrad
+
+ARCHITECTURES = ("llama", "qwen2", "qwen3", "qwen3moe")
+"""Those whose layers tinygrad computes as their authors do. It would load others without a word."""
+
+UNREADABLE = (
+    AssertionError,
+    ValueError,
+    KeyError,
+    IndexError,
+    TypeError,
+    RuntimeError,
+    OverflowError,
+    EOFError,
+    OSError,
+)
+"""What tinygrad's reader comes to raise on a damaged file."""
+
+
+def checked_file(name: str) -> Path:
+    """The path of a GGUF file. Raises ModelNotFoundError, ModelError."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        raise ModelError(f"{path} is a folder; the tinygrad engine reads GGUF files. Use --engine transformers for it")
+    if not path.is_file():
+        raise ModelNotFoundError(f"model file {path} does not exist. Check --model, which takes a GGUF file here")
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise ModelError(f"{path} is not a GGUF file. Use --engine transformers for Hugging Face checkpoints")
+    return path
+
+
+def choose_device(engine: Tinygrad) -> str:
+    """Make tinygrad use the device. Raises ConfigError, MissingDependencyError."""
+    if engine.device:
+        DEV.value = engine.device
+    try:
+        name: str = Device.DEFAULT
+        Device[name]
+    except Exception as error:
+        raise ConfigError(f"tinygrad cannot use {engine.device or 'any device'}: {one_line(error, 200)}") from error
+    if name == "CPU" and "LLVM" not in str(DEV.value) and not shutil.which("clang"):
+        raise MissingDependencyError(
+            "tinygrad compiles for the CPU with clang, which is not installed. Install it with: apt install clang"
+        )
+    return name
+
+
+def load_model(engine: Tinygrad, model: Model, device: str, most: int | None) -> tuple[Any, Mapping[str, Any], Any]:
+    """tinygrad's model, the file's header, and factors of the rotary angles or None. Raises ModelError."""
+    path = checked_file(model.path)
+    half = engine.dtype == "float16" or (engine.dtype == "auto" and device != "CPU")
+    try:
+        header, weights = gguf_load(path)
+        _check(path, header, weights, 2 if half else 4, device)
+        factors = weights.get("rope_freqs.weight")
+        with _environment("HALF", str(int(half))):
+            # Unpacked once: else every pass would do it again.
+            loaded, _ = Transformer.from_gguf(path, most, realize=True)
+    except ModelError:
+        raise
+    except UNREADABLE as error:
+        raise ModelError(f"tinygrad cannot load {path}: {one_line(error, 200)}. Check the file") from error
+    if any(type(block) is not TransformerBlock for block in loaded.blk) or loaded.blk[0].config.attn_output_gate:
+        raise ModelError(
+            f"{path.name} has layers of a kind that evalkit cannot batch in tinygrad. Use --engine llamacpp"
+        )
+    return loaded, header, None if factors is None else factors.numpy()
+
+
+def _check(path: Path, header: Mapping[str, Any], weights: Mapping[str, Any], size: int, device: str) -> None:
+    architecture = header.get("general.architecture")
+    if architecture not in ARCHITECTURES:
+        raise ModelError(
+            f"{path.name} is of the architecture {architecture!r}; the tinygrad engine knows "
+            f"{', '.join(ARCHITECTURES)}. Use --engine llamacpp"
+        )
+    needed, room = sum(int(np.prod(tensor.shape)) for tensor in weights.values()) * size, available_memory()
+    if device == "CPU" and room is not None and needed > room:
+        raise ModelError(
+            f"{path.name} unpacks to {needed / 2**30:.1f} GiB, and {room / 2**30:.1f} GiB of memory are free. "
+            "Use --engine llamacpp, which computes with packed weights"
+        )
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """Within it, tinygrad sees a variable, which it reads from the environment once."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    getenv.cache_clear()
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
+        getenv.cache_clear()
+
+
+def rotary_angles(config: Any, length: int, factors: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    """Cosines, then sines, of every position: [length, rotary size]. `factors` divide the frequencies."""
+    steps = np.arange(0, config.rope_dim, 2, dtype=np.float32)[: config.rope_dim // 2] / config.rope_dim
+    frequencies = 1.0 / (config.rope_theta**steps)
+    if factors is not None:
+        frequencies = frequencies / factors
+    angles = np.arange(length, dtype=np.float32)[:, None] * frequencies[None].astype(np.float32)
+    return np.concatenate([np.cos(angles), np.sin(angles)], 1).astype(np.float32)
