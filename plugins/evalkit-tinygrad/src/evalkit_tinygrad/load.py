@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,13 +28,14 @@ ARCHITECTURES = ("llama", "qwen2", "qwen3", "qwen3moe")
 UNREADABLE = (
     AssertionError,
     ValueError,
-    KeyError,
-    IndexError,
+    LookupError,
     TypeError,
     RuntimeError,
     OverflowError,
     EOFError,
     OSError,
+    MemoryError,
+    struct.error,
 )
 """What tinygrad's reader comes to raise on a damaged file."""
 
