@@ -1,7 +1,7 @@
 """Compare evalkit with its peers: same requests, checkpoint, dtype and threads, alternating in one run.
 
     python bench_peers.py --data-dir D --python lm-eval=PATH --python evalution=PATH [--python vllm=PATH]
-        [--rounds 3] [--job hellaswag]... [--dtype bfloat16]
+        [--engine transformers] [--rounds 3] [--job hellaswag]... [--limit N] [--dtype bfloat16]
 
 Prints a table a job: median seconds to answer, ratio to evalkit, seconds of the whole process (start, load and answer),
 peak memory while answering, tokens, redundancy, and the share of the dense floor.
@@ -23,14 +23,19 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
 
+class CrashedError(Exception):
+    """A system that could not answer."""
+
+
 class Worker:
     """A system in a process and an environment of its own."""
 
-    def __init__(self, system: str, python: str, checkpoint: str, dtype: str) -> None:
-        command = [python, str(HERE / "workers.py"), system, checkpoint, dtype]
+    def __init__(self, system: str, python: str, engine: str, checkpoint: str, dtype: str) -> None:
+        command = [python, str(HERE / "workers.py"), system, engine, checkpoint, dtype]
         started = time.perf_counter()
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115  # it lives as long as the process
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, text=True
         )
         self._read()
         self.start_seconds = time.perf_counter() - started
@@ -51,7 +56,10 @@ class Worker:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{self.process.args} ended with status {self.process.wait()}")
+            status = self.process.wait()
+            self._said.seek(0)
+            lines = self._said.read().decode(errors="replace").strip().splitlines() or ["no word"]
+            raise CrashedError(f"ended with status {status}: {lines[-1][:200]}")
         found: dict[str, Any] = json.loads(line)
         return found
 
@@ -61,11 +69,13 @@ def main() -> None:
     from jobs import JOBS
 
     from evalkit_smollm2.checkpoint import hf_checkpoint
+    from evalkit_smollm2.gguf import gguf_file
 
     options = parse()
     pythons = {"evalkit": sys.executable, **dict(word.split("=", 1) for word in options.python)}
+    checkpoint = gguf_file() if options.engine in ("llamacpp", "tinygrad") else hf_checkpoint()
     for job in options.job or JOBS:
-        run_job(job, pythons, hf_checkpoint(), options)
+        run_job(job, pythons, checkpoint, options)
 
 
 def parse() -> argparse.Namespace:
@@ -74,6 +84,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data-dir", required=True)
     parser.add_argument("--python", action="append", default=[], metavar="SYSTEM=PATH")
     parser.add_argument("--job", action="append")
+    parser.add_argument("--engine", default="transformers")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--limit", type=int)
     parser.add_argument("--dtype", default="bfloat16")
@@ -89,19 +100,31 @@ def run_job(job: str, pythons: dict[str, str], checkpoint: str, options: argpars
         path = Path(folder) / "requests.jsonl"
         count = write_requests(job, options.data_dir, path, options.limit)
         wanted = {name: python for name, python in pythons.items() if name != "vllm" or job == "gsm8k"}
-        workers = {name: Worker(name, python, checkpoint, options.dtype) for name, python in wanted.items()}
+        workers: dict[str, Worker] = {}
+        crashed: dict[str, str] = {}
+        for name, python in wanted.items():
+            try:
+                workers[name] = Worker(name, python, options.engine, checkpoint, options.dtype)
+            except CrashedError as error:
+                crashed[name] = str(error)
         reports: dict[str, list[dict[str, Any]]] = {name: [] for name in workers}
         floors: list[float] = []
         for _ in range(options.rounds):
-            for name, worker in workers.items():
-                reports[name].append(worker.answer(path))
+            for name in [name for name in workers if name not in crashed]:
+                try:
+                    reports[name].append(workers[name].answer(path))
+                except CrashedError as error:
+                    crashed[name] = str(error)
             ours = reports["evalkit"][-1]
-            if ours["scored"]:
+            if ours["scored"] and options.engine == "transformers":
                 floors.append(dense_floor(checkpoint, options.dtype, ours["tokens"]["unique"], ours["scored"]))
         for worker in workers.values():
             worker.close()
-    print(f"\n{job}: {count} requests, {options.dtype}")
-    print_table(reports, {name: worker.start_seconds for name, worker in workers.items()})
+    print(f"\n{job}: {count} requests, {options.engine}, {options.dtype}")
+    answered = {name: found for name, found in reports.items() if found and name not in crashed}
+    print_table(answered, {name: workers[name].start_seconds for name in answered})
+    for name, problem in crashed.items():
+        print(f"  {name:10} {problem}", flush=True)
     if floors:
         floor, ours = statistics.median(floors), statistics.median(r["seconds"] for r in reports["evalkit"])
         spread = f"{min(floors):.2f}-{max(floors):.2f}"

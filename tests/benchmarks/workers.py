@@ -1,4 +1,6 @@
-"""The systems that are compared, each run in an environment of its own: `python workers.py SYSTEM CHECKPOINT DTYPE`.
+"""The systems that are compared, each run in an environment of its own: `workers.py SYSTEM ENGINE CHECKPOINT DTYPE`.
+
+ENGINE is evalkit's name of a backend; a peer answers with its own engine for it.
 
 Reads a path of requests a line on stdin, answers with one JSON line: seconds, scores or texts, tokens, memory.
 """
@@ -15,11 +17,13 @@ from pathlib import Path
 class Evalkit:
     """This project."""
 
-    def __init__(self, checkpoint, dtype):
-        import evalkit.engines as engines
+    def __init__(self, engine, checkpoint, dtype):
         from evalkit.model import Model
+        from evalkit.plugins import load_engine_class
 
-        self.session = engines.Transformers(dtype=dtype).build(Model(checkpoint))
+        cls, _ = load_engine_class(engine)
+        options = {"dtype": dtype} if engine in ("transformers", "openvino") else {}
+        self.session = cls(**options).build(Model(checkpoint))
 
     def answer(self, requests):
         from evalkit.requests import (
@@ -64,11 +68,16 @@ class Evalkit:
 
 
 class LmEval:
-    """lm-evaluation-harness's `hf` model."""
+    """lm-evaluation-harness's `hf` or `openvino` model."""
 
     tokens = None
 
-    def __init__(self, checkpoint, dtype):
+    def __init__(self, engine, checkpoint, dtype):
+        if engine == "openvino":
+            from lm_eval.models.optimum_lm import OptimumLM
+
+            self.model = OptimumLM(pretrained=checkpoint, device="cpu", batch_size=16)
+            return
         from lm_eval.models.huggingface import HFLM
 
         self.model = HFLM(pretrained=checkpoint, dtype=dtype, device="cpu", batch_size=16)
@@ -91,15 +100,17 @@ class LmEval:
 
 
 class Evalution:
-    """Evalution's Transformers engine."""
+    """Evalution's engine of the same kind."""
 
     tokens = None
 
-    def __init__(self, checkpoint, dtype):
+    def __init__(self, engine, checkpoint, dtype):
         import evalution.engines as engines
         from evalution.config import Model
 
-        self.session = engines.Transformers(dtype=dtype, device="cpu").build(Model(path=checkpoint))
+        names = {"transformers": "Transformers", "llamacpp": "LlamaCpp", "tinygrad": "Tinygrad"}
+        options = {"dtype": dtype} if engine == "transformers" else {}
+        self.session = getattr(engines, names[engine])(device="cpu", **options).build(Model(path=checkpoint))
 
     def answer(self, requests):
         from evalution.engines import base
@@ -123,7 +134,7 @@ class Vllm:
 
     tokens = None
 
-    def __init__(self, checkpoint, dtype):
+    def __init__(self, engine, checkpoint, dtype):
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
         # In this process, so that its memory is seen.
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
@@ -139,6 +150,30 @@ class Vllm:
         return [output.outputs[0].text for output in outputs]
 
 
+class Completions:
+    """llama-cpp-python's `create_completion` with `echo` and `logprobs`, a request a choice; scoring only."""
+
+    tokens = None
+
+    def __init__(self, engine, checkpoint, dtype):
+        from llama_cpp import Llama
+
+        self.llm = Llama(checkpoint, n_ctx=2048, logits_all=True, verbose=False)
+
+    def answer(self, requests):
+        return [self._score(request["context"], request["continuation"]) for request in requests]
+
+    def _score(self, context, continuation):
+        whole = context + continuation
+        found = self.llm.create_completion(whole, max_tokens=1, temperature=0, echo=True, logprobs=1)
+        scores = found["choices"][0]["logprobs"]
+        pairs = zip(scores["text_offset"], scores["token_logprobs"], strict=True)
+        return sum(score for offset, score in pairs if len(context) <= offset < len(whole) and score is not None)
+
+
+SYSTEMS = {"evalkit": Evalkit, "lm-eval": LmEval, "evalution": Evalution, "vllm": Vllm, "completions": Completions}
+
+
 def reset_peak_memory():
     """Forget the peak so far: loading, of which all systems do the same, would hide what answering takes."""
     Path("/proc/self/clear_refs").write_text("5")
@@ -152,10 +187,10 @@ def peak_memory():
 
 def main() -> None:
     """Answer jobs until stdin ends."""
-    system, checkpoint, dtype = sys.argv[1:]
+    system, engine, checkpoint, dtype = sys.argv[1:]
     stdout = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # libraries print to stdout
-    worker = {"evalkit": Evalkit, "lm-eval": LmEval, "evalution": Evalution, "vllm": Vllm}[system](checkpoint, dtype)
+    worker = SYSTEMS[system](engine, checkpoint, dtype)
     print(json.dumps({"ready": True}), file=stdout, flush=True)
     for line in sys.stdin:
         requests = [json.loads(row) for row in Path(line.strip()).read_text(encoding="utf-8").split("\n")]
