@@ -168,7 +168,8 @@ class Completions:
         found = self.llm.create_completion(whole, max_tokens=1, temperature=0, echo=True, logprobs=1)
         scores = found["choices"][0]["logprobs"]
         pairs = zip(scores["text_offset"], scores["token_logprobs"], strict=True)
-        return sum(score for offset, score in pairs if len(context) <= offset < len(whole) and score is not None)
+        wanted = (score for offset, score in pairs if len(context) <= offset < len(whole) and score is not None)
+        return float(sum(wanted))
 
 
 SYSTEMS = {"evalkit": Evalkit, "lm-eval": LmEval, "evalution": Evalution, "vllm": Vllm, "completions": Completions}

@@ -8,6 +8,7 @@ import inspect
 import re
 from pathlib import Path
 
+import pytest
 from docs.pages import ROOT
 
 from evalkit import errors
@@ -43,10 +44,11 @@ def test_errors() -> None:
     assert inspect.cleandoc("\n" + tree) in (ROOT / "docs/python.md").read_text(encoding="utf-8")
 
 
-def test_transformers_options() -> None:
-    """The engine's README lists its options, in order; the engine itself need not be installed."""
-    folder = ROOT / "plugins" / "evalkit-transformers"
-    tree = ast.parse((folder / "src/evalkit_transformers/engine.py").read_text(encoding="utf-8"))
+@pytest.mark.parametrize("source", sorted(ROOT.glob("plugins/*/src/*/engine.py")), ids=lambda path: path.parent.name)
+def test_engine_options(source: Path) -> None:
+    """An engine's README lists its options, in order; the engine itself need not be installed."""
+    folder = source.parents[2]
+    tree = ast.parse(source.read_text(encoding="utf-8"))
     engine = next(node for node in tree.body if isinstance(node, ast.ClassDef))
     fields = [ast.unparse(node.target) for node in engine.body if isinstance(node, ast.AnnAssign)]
     assert list(rows(folder / "README.md", "Options")) == fields

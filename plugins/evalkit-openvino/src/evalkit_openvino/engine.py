@@ -32,7 +32,7 @@ class OpenVINO(BaseEngine):
     compile: bool = True
     revision: str | None = None
     trust_remote_code: bool = False
-    batch_tokens: int = 1024
+    batch_tokens: int = 512
     draft_tokens: int = 8
 
     def build(self, model: Model) -> BaseInferenceSession:
