@@ -17,11 +17,13 @@ CORE = ROOT / "core" / "src" / "evalkit"
 HEAVY = {"torch", "transformers", "datasets", "numpy", "llama_cpp", "openvino", "tinygrad", "vllm", "pyarrow"}
 # A layer imports only layers of its own line or above; `evalkit` itself only names its parts.
 LAYERS = (
-    {"errors", "hooks", "cache", "hub"},
+    {"errors", "hooks", "cache", "hub", "memory"},
     {"requests", "model", "specs"},
     {"engine", "results"},
     {"scoring", "datasets"},
-    {"sessions", "tokenizers", "tasks", "options", "hookspecs"},
+    {"sessions", "tokenizers", "gguf_tokenizers", "tasks", "options", "hookspecs"},
+    {"decoding"},
+    {"cells"},
     {"plugins", "engines"},
     {"runs"},
     {"runner"},

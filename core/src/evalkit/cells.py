@@ -36,7 +36,6 @@ class CellSession(TokenSession):
     """A session over `run` and `keep`."""
 
     shares_prefixes = True
-    engine_name = ""
     rows = 16
     """Sequences that are generated at a time."""
     draft_tokens = 0
@@ -89,13 +88,8 @@ class CellSession(TokenSession):
         self, requests: list[DecodeRequest], *, batch_size: int | None = None
     ) -> Iterator[tuple[int, GenerationOutput]]:
         """Generate continuously; a prefix that prompts share is read once."""
-        plain: list[DecodeRequest] = []
-        for item in requests:
-            if item.request.num_beams > 1:
-                problem = "this engine has no beam search: ask for num_beams 1, or use --engine transformers"
-                yield item.index, GenerationOutput(finish_reason="error", error=problem)
-            else:
-                plain.append(item)
+        refused, plain = decoding.without_beams(requests)
+        yield from refused
         yield from decoding.with_backoff(self._stream, plain, batch_size or self.rows)
 
     def _stream(self, items: list[DecodeRequest], rows: int) -> Iterator[tuple[int, GenerationOutput]]:

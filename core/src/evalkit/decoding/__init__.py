@@ -1,6 +1,6 @@
 """Continuous generation, written once: an engine brings the passes of its model, everything else is here."""
 
-from evalkit.decoding.continuous import Decoder, Limits, stream, with_backoff
+from evalkit.decoding.continuous import Decoder, Limits, stream, with_backoff, without_beams
 from evalkit.decoding.rows import Row, make_output, make_rows, merge, take
 from evalkit.decoding.sampling import choose, generator
 
@@ -16,4 +16,5 @@ __all__ = [
     "stream",
     "take",
     "with_backoff",
+    "without_beams",
 ]

@@ -77,6 +77,14 @@ def stream(
         yield from _Group(decoder, tokenizer, rows, group.prefix, limits, choose).run()
 
 
+def without_beams(items: list[DecodeRequest]) -> tuple[list[tuple[int, GenerationOutput]], list[DecodeRequest]]:
+    """For engines without beam search: answers that refuse it, and the requests that do not ask for it."""
+    problem = "this engine has no beam search: ask for num_beams 1, or use --engine transformers"
+    refusal = GenerationOutput(finish_reason="error", error=problem)
+    refused = [(item.index, refusal) for item in items if item.request.num_beams > 1]
+    return refused, [item for item in items if item.request.num_beams <= 1]
+
+
 def with_backoff(run: Callable[[list[DecodeRequest], int], Answers], items: list[DecodeRequest], rows: int) -> Answers:
     """`run(items, rows)`; where memory runs out, what is left goes on with half the rows, then one by one."""
     left = {item.index: item for item in items}

@@ -118,12 +118,10 @@ class LlamaCppSession(TokenSession):
         self, requests: list[DecodeRequest], *, batch_size: int | None = None
     ) -> Iterator[tuple[int, GenerationOutput]]:
         """Generate continuously; a prefix that prompts share is read once."""
-        beams = [item for item in requests if item.request.num_beams > 1]
-        for item in beams:
-            problem = "the llamacpp engine has no beam search: ask for num_beams 1, or use --engine transformers"
-            yield item.index, GenerationOutput(finish_reason="error", error=problem)
+        refused, plain = decoding.without_beams(requests)
+        yield from refused
         rows = min(batch_size or ROWS[self.device], MOST_SEQUENCES - 1)
-        yield from decoding.with_backoff(self._stream, [item for item in requests if item not in beams], rows)
+        yield from decoding.with_backoff(self._stream, plain, rows)
 
     def _stream(self, items: list[DecodeRequest], rows: int) -> Iterator[tuple[int, GenerationOutput]]:
         decoder = LlamaCppDecoder(self)
