@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,8 +14,7 @@ from evalkit.scoring import Tokenizer
 
 Floats = NDArray[np.float32]
 
-ROWS_AT_ONCE = 8
-"""Rows of logits that are normalised together: they stay in the processor's cache."""
+ROWS_A_THREAD = 16
 
 
 def generator(request: GenerationRequest, sample: int) -> np.random.Generator:
@@ -73,14 +75,20 @@ def log_softmax(logits: Floats) -> Floats:
 def target_scores(
     logits: Floats, rows: NDArray[np.int64], targets: NDArray[np.int32]
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Normalised scores of targets, each at its row of `logits` [rows, vocabulary]."""
+    """Normalised scores of targets, each at its row of `logits` [rows, vocabulary], and whether each is the best."""
     totals, best = np.empty(len(logits)), np.empty(len(logits), np.int64)
-    for first in range(0, len(logits), ROWS_AT_ONCE):
-        part = slice(first, first + ROWS_AT_ONCE)
-        block = logits[part]
-        best[part] = block.argmax(-1)
-        peak = block[np.arange(len(block)), best[part]]
-        totals[part] = peak + np.log(np.exp(block - peak[:, None]).sum(-1, dtype=np.float64))
+
+    def normalise(first: int) -> None:
+        buffer = np.empty(logits.shape[1], np.float32)
+        for row in range(first, min(first + ROWS_A_THREAD, len(logits))):
+            best[row] = logits[row].argmax()
+            peak = logits[row, best[row]]
+            np.exp(np.subtract(logits[row], peak, out=buffer), out=buffer)
+            totals[row] = peak + np.log(buffer.sum())
+
+    # Threads, because numpy computes outside the interpreter's lock, and the vocabulary is long.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(normalise, range(0, len(logits), ROWS_A_THREAD)))
     return logits[rows, targets] - totals[rows], best[rows] == targets
 
 

@@ -67,23 +67,21 @@ class GGUFTokenizer:
         try:
             if not self.chat_template:
                 raise jinja2.TemplateError("the file holds none")
-            return (
-                _environment()
-                .from_string(self.chat_template)
-                .render(
-                    messages=[dict(message) for message in messages],
-                    tools=[dict(tool) for tool in tools] if tools else None,
-                    add_generation_prompt=add_generation_prompt,
-                    bos_token=self._bos_text,
-                    eos_token=self.eos_text or "",
-                    **variables,
-                )
+            template = _environment().from_string(self.chat_template)
+            text: str = template.render(
+                messages=[dict(message) for message in messages],
+                tools=[dict(tool) for tool in tools] if tools else None,
+                add_generation_prompt=add_generation_prompt,
+                bos_token=self._bos_text,
+                eos_token=self.eos_text or "",
+                **variables,
             )
         except (jinja2.TemplateError, TypeError, ValueError) as error:
             raise RequestError(
                 f"the chat template cannot be used ({one_line(error, 160)}). Leave out --apply-chat-template, "
                 "or give one with --model-arg chat_template=FILE"
             ) from error
+        return text
 
     def _encode(self, text: str, special: bool) -> list[int]:
         raw = text.encode("utf-8", errors="replace")
