@@ -50,6 +50,13 @@ ENGINES = {
 }
 # It asks for torchvision, of which there is no build for the CPU, and which language models do not use.
 WITHOUT_DEPENDENCIES = {"openvino": ("optimum-intel~=2.2",)}
+# What bench_peers.py is asked beside Transformers; some peers take minutes for a document.
+BENCHES = {
+    "transformers": (),
+    "llamacpp": ("--job", "hellaswag", "--limit", "20"),
+    "openvino": ("--job", "hellaswag", "--job", "mmlu", "--limit", "60"),
+    "tinygrad": ("--job", "hellaswag", "--limit", "2", "--rounds", "1"),
+}
 MIRROR = ROOT.parent / "shared" / "hub"
 
 
@@ -127,25 +134,54 @@ def parity(session: nox.Session) -> None:
     session.run("pytest", "tests/parity", "--harness", harness, *mirror(), *session.posargs)
 
 
+def bench_environments(session: nox.Session) -> dict[str, dict[str, str]]:
+    """For each engine the Pythons of evalkit and of its peers, each in an environment of its own that is made once."""
+    lm_eval = peer(session, "lm-eval", LM_EVAL, "transformers>=5.0", "accelerate>=1.10")
+    evalution = ("evalution==0.0.17", "accelerate>=1.10", "llama-cpp-python==0.3.36", "tinygrad==0.13.0")
+    evalution_python = peer(session, "evalution", *evalution)
+    ours = {engine: engine_python(session, engine) for engine in sorted(ENGINES)}
+    found = {engine: {"evalkit": python} for engine, python in ours.items()}
+    found["transformers"] |= {"lm-eval": lm_eval, "evalution": evalution_python}
+    found["llamacpp"] |= {"evalution": evalution_python, "completions": ours["llamacpp"]}
+    found["tinygrad"] |= {"evalution": evalution_python}
+    found["openvino"] |= {"lm-eval": ours["openvino"]}
+    try:
+        # The vision and audio packages that it brings do not work with the CPU build of torch, and it runs without.
+        without = ("torchvision", "torchaudio", "torchcodec")
+        found["transformers"]["vllm"] = peer(session, "vllm", VLLM, without=without)
+    except nox.command.CommandFailed:
+        session.warn(f"{VLLM} cannot be installed here: generation is compared without it")
+    return found
+
+
+def engine_python(session: nox.Session, engine: str) -> str:
+    """The Python of an environment with one engine, and with lm-eval where that has a model of the same backend."""
+    plugins = [f"evalkit-{engine}", *LIGHT_PLUGINS]
+    packages = [*ENGINES[engine][1:], "-e", f"{ROOT / 'core'}[testing]"]
+    packages += [word for name in plugins for word in ("-e", str(ROOT / "plugins" / name))]
+    if engine == "openvino":
+        packages += [LM_EVAL, "datasets<5", "accelerate>=1.10"]
+    python = peer(session, f"bench-{engine}", *packages)
+    if engine in WITHOUT_DEPENDENCIES:
+        session.run(python, "-m", "pip", "install", *PIP, "--no-deps", *WITHOUT_DEPENDENCIES[engine], external=True)
+    return python
+
+
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure start-up, and speed beside the peers; words behind `--` go to bench_peers.py."""
+    """Measure start-up, and each engine beside its peers; words behind `--` go to bench_peers.py for Transformers."""
     install(session, "evalkit-transformers", *LIGHT_PLUGINS, needs=(TORCH,))
     session.run("python", "tests/benchmarks/bench_startup.py")
     session.run("python", "tests/benchmarks/bench_planner.py", "10000", "100000")
     if not MIRROR.is_dir():
         session.skip("the comparison with peers needs a mirror of data sets")
-    peers = {
-        "lm-eval": peer(session, "lm-eval", LM_EVAL, "transformers>=5.0", "accelerate>=1.10"),
-        "evalution": peer(session, "evalution", "evalution==0.0.17", "accelerate>=1.10"),
-    }
-    try:
-        # The vision and audio packages that it brings do not work with the CPU build of torch, and it runs without.
-        peers["vllm"] = peer(session, "vllm", VLLM, without=("torchvision", "torchaudio", "torchcodec"))
-    except nox.command.CommandFailed:
-        session.warn(f"{VLLM} cannot be installed here: generation is compared without it")
-    words = [word for name, python in peers.items() for word in ("--python", f"{name}={python}")]
-    session.run("python", "tests/benchmarks/bench_peers.py", *mirror(), *words, *session.posargs)
+    pythons = bench_environments(session)
+    for engine, options in BENCHES.items():
+        words = [word for name, python in pythons[engine].items() for word in ("--python", f"{name}={python}")]
+        more = session.posargs if engine == "transformers" else options
+        session.run("python", "tests/benchmarks/bench_peers.py", *mirror(), "--engine", engine, *words, *more)
+    words = [word for engine in BENCHES for word in ("--python", f"{engine}={pythons[engine]['evalkit']}")]
+    session.run("python", "tests/benchmarks/bench_engines.py", *mirror(), *words)
 
 
 @nox.session
