@@ -9,7 +9,7 @@ import pytest
 
 from evalkit.errors import ConfigError
 from evalkit.model import Model
-from evalkit.options import build, check_options, parse_assignments
+from evalkit.options import NotNegative, Positive, build, check_options, parse_assignments
 
 
 @dataclass
@@ -146,3 +146,20 @@ def test_a_class_without_options_says_so() -> None:
     """An engine that is no dataclass has no options."""
     with pytest.raises(ConfigError, match=r"has no option 'a'. Options: none"):
         parse_assignments(["a=1"], object, OWNER)
+
+
+@dataclass
+class Counting:
+    """Options that count something."""
+
+    rows: Positive = 1
+    ahead: NotNegative = 0
+    most: Positive | None = None
+
+
+@pytest.mark.parametrize("values", [{"rows": 0}, {"rows": -1}, {"ahead": -1}, {"most": 0}])
+def test_counts_have_a_least_value(values: dict[str, Any]) -> None:
+    """A count of nothing, or less, is refused with the reason and the plain type."""
+    with pytest.raises(ConfigError, match="Input should be greater than .* Give a value of type [^,]*int"):
+        build(Counting, values, "engine 'x'")
+    assert build(Counting, {"rows": 1, "ahead": 0, "most": 3}, "engine 'x'") == Counting(1, 0, 3)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
+
+from annotated_types import Ge, Gt
 
 from evalkit.errors import ConfigError, did_you_mean
 
 T = TypeVar("T")
+Positive = Annotated[int, Gt(0)]
+NotNegative = Annotated[int, Ge(0)]
+"""Types for options that count something."""
 
 
 def parse_assignments(words: Iterable[str], cls: type[Any], owner: str) -> dict[str, Any]:
@@ -67,7 +73,9 @@ def _first_valid(cls: type[Any], name: str, candidates: list[Any], owner: str) -
 
 
 def _type_name(hint: Any) -> str:
-    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+    if isinstance(hint, type):
+        return hint.__name__
+    return re.sub(r"Annotated\[(\w+), [^\]]*\]", r"\1", str(hint).replace("typing.", ""))
 
 
 def _yaml(text: str) -> Any:

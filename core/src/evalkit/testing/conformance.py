@@ -137,16 +137,18 @@ class SessionConformance:
         assert all(output.error is None for output in outputs)
 
     def test_a_request_that_cannot_be_answered_fails_alone(self, session: BaseInferenceSession) -> None:
-        """Its output carries the error; those beside it are answered as without it."""
+        """It gets an output of its own, with the error; those beside it are answered as without it."""
         good, bad = LoglikelihoodRequest("The sky is", " blue"), LoglikelihoodRequest("The sky is", "")
         outputs = session.loglikelihood([good, bad, good])
         alone = session.loglikelihood([good])[0]
-        assert [output.error is None for output in outputs] == [True, False, True]
+        # An engine may well find an answer: nothing scores 0, and no tokens are an empty text.
+        assert outputs[1].error is not None or outputs[1].logprob == 0
+        assert outputs[0].error is outputs[2].error is None
         assert outputs[2].logprob == pytest.approx(alone.logprob, abs=self.tolerance)
         fine = GenerationRequest(prompt="The sky is", max_new_tokens=4)
         texts = session.generate([fine, GenerationRequest(prompt="The sky is", max_new_tokens=0), fine])
-        assert [output.error is None for output in texts] == [True, False, True]
-        assert texts[1].finish_reason == "error"
+        assert texts[1].finish_reason == "error" if texts[1].error is not None else texts[1].text == ""
+        assert texts[0].error is texts[2].error is None
         assert texts[0].text == texts[2].text == session.generate([fine])[0].text
 
     # ── generation ──────────────────────────────────────────────────────────────────────────────────────

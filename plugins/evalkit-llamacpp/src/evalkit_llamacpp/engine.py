@@ -8,6 +8,7 @@ from typing import Literal
 from evalkit.engine import BaseEngine, BaseInferenceSession
 from evalkit.errors import MissingDependencyError
 from evalkit.model import Model
+from evalkit.options import NotNegative, Positive
 
 Device = Literal["auto", "cpu", "cuda", "metal"]
 Switch = Literal["auto", "on", "off"]
@@ -28,14 +29,14 @@ class LlamaCpp(BaseEngine):
     ahead from repetitions in a text: the model checks each.
     """
 
-    n_ctx: int | None = None
-    n_batch: int = 512
-    n_ubatch: int = 512
-    n_threads: int | None = None
-    n_threads_batch: int | None = None
+    n_ctx: Positive | None = None
+    n_batch: Positive = 512
+    n_ubatch: Positive = 512
+    n_threads: Positive | None = None
+    n_threads_batch: Positive | None = None
     device: Device = "auto"
-    n_gpu_layers: int | None = None
-    main_gpu: int = 0
+    n_gpu_layers: NotNegative | None = None
+    main_gpu: NotNegative = 0
     split_mode: SplitMode = "layer"
     tensor_split: list[float] | None = None
     flash_attn: Switch = "auto"
@@ -47,10 +48,10 @@ class LlamaCpp(BaseEngine):
     rope_scaling: RopeScaling | None = None
     rope_freq_base: float | None = None
     rope_freq_scale: float | None = None
-    yarn_orig_ctx: int | None = None
+    yarn_orig_ctx: Positive | None = None
     extra_buffers: Switch = "auto"
     share_prefixes: bool = True
-    draft_tokens: int = 8
+    draft_tokens: NotNegative = 8
     verbose: bool = False
 
     def build(self, model: Model) -> BaseInferenceSession:

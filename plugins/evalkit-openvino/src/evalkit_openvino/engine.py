@@ -8,6 +8,7 @@ from typing import Any, Literal
 from evalkit.engine import BaseEngine, BaseInferenceSession
 from evalkit.errors import MissingDependencyError
 from evalkit.model import Model
+from evalkit.options import NotNegative, Positive
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Weights = Literal["original", "int8", "int4"]
@@ -32,8 +33,8 @@ class OpenVINO(BaseEngine):
     compile: bool = True
     revision: str | None = None
     trust_remote_code: bool = False
-    batch_tokens: int = 512
-    draft_tokens: int = 8
+    batch_tokens: Positive = 512
+    draft_tokens: NotNegative = 8
 
     def build(self, model: Model) -> BaseInferenceSession:
         """Load `model`. Raises ModelNotFoundError, ModelError, MissingDependencyError."""

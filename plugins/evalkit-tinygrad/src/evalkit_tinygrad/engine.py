@@ -8,6 +8,7 @@ from typing import Literal
 from evalkit.engine import BaseEngine, BaseInferenceSession
 from evalkit.errors import MissingDependencyError
 from evalkit.model import Model
+from evalkit.options import NotNegative, Positive
 
 Dtype = Literal["auto", "float32", "float16"]
 
@@ -26,10 +27,10 @@ class Tinygrad(BaseEngine):
     device: str | None = None
     dtype: Dtype = "auto"
     jit: bool = True
-    beam: int = 0
-    n_ctx: int | None = None
-    batch_tokens: int = 256
-    draft_tokens: int = 8
+    beam: NotNegative = 0
+    n_ctx: Positive | None = None
+    batch_tokens: Positive = 256
+    draft_tokens: NotNegative = 8
 
     def build(self, model: Model) -> BaseInferenceSession:
         """Load `model`. Raises ModelNotFoundError, ModelError, MissingDependencyError."""

@@ -10,6 +10,7 @@ from evalkit.engine import BaseEngine, BaseInferenceSession
 from evalkit.errors import MissingDependencyError
 from evalkit.hub import hub_is_reachable
 from evalkit.model import Model
+from evalkit.options import NotNegative, Positive
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Scheduler = Literal["auto", "evalkit", "transformers"]
@@ -36,12 +37,12 @@ class Transformers(BaseEngine):
     revision: str | None = None
     trust_remote_code: bool = False
     adapter: str | None = None
-    batch_tokens: int | None = None
+    batch_tokens: Positive | None = None
     share_prefixes: bool = True
     pack_weights: bool = True
     scheduler: Scheduler = "auto"
     scheduler_options: dict[str, Any] = field(default_factory=dict)
-    draft_tokens: int = 8
+    draft_tokens: NotNegative = 8
     load_kwargs: dict[str, Any] = field(default_factory=dict)
 
     def build(self, model: Model) -> BaseInferenceSession:
