@@ -160,6 +160,6 @@ class Counting:
 @pytest.mark.parametrize("values", [{"rows": 0}, {"rows": -1}, {"ahead": -1}, {"most": 0}])
 def test_counts_have_a_least_value(values: dict[str, Any]) -> None:
     """A count of nothing, or less, is refused with the reason and the plain type."""
-    with pytest.raises(ConfigError, match="Input should be greater than .* Give a value of type [^,]*int"):
+    with pytest.raises(ConfigError, match=r"Input should be greater than .* Give a value of type [^,]*int"):
         build(Counting, values, "engine 'x'")
     assert build(Counting, {"rows": 1, "ahead": 0, "most": 3}, "engine 'x'") == Counting(1, 0, 3)
