@@ -20,8 +20,8 @@ class Tinygrad(BaseEngine):
     `device` is tinygrad's DEV, such as CPU, CUDA, METAL or CL; by default the best there is. `dtype` is what weights
     are unpacked to: "auto" is float32 on a CPU, else float16. `jit` false compiles nothing ahead; `beam` above 0
     searches for faster kernels at first use. `n_ctx` is the longest text, by default the model's own up to 4096.
-    `batch_tokens` is the budget of tokens in a pass, and its fixed size: passes with fewer are padded. `draft_tokens`
-    is how many tokens generation may guess ahead from repetitions in a text: the model checks each.
+    `batch_tokens` is the budget of tokens in a pass; passes have few fixed sizes, and are padded. `draft_tokens` is
+    how many tokens generation may guess ahead from repetitions in a text: the model checks each.
     """
 
     device: str | None = None

@@ -50,6 +50,9 @@ class TinygradSession(CellSession):
             )
         self.architecture = str(header["general.architecture"])
         self.draft_tokens = engine.draft_tokens
+        largest = engine.batch_tokens
+        # Each is compiled once. With only the largest, a third of all tokens would be padding.
+        self._sizes = sorted({min(SMALL_PASS, largest), -(-largest // 2), -(-3 * largest // 4), largest})
         self._angles = rotary_angles(self.model.blk[0].config, self.max_length, factors)
         self._passes: Passes | None = None
         self._capacity = 0
@@ -85,7 +88,7 @@ class TinygradSession(CellSession):
         if self._passes is None:
             self._passes = Passes(self.model, self._capacity, jit=self.engine.jit, beam=self.engine.beam)
         size = len(tokens)
-        fixed = SMALL_PASS if size <= SMALL_PASS else self.engine.batch_tokens
+        fixed = next(fixed for fixed in self._sizes if fixed >= size)
         more = fixed - size
         self.count_computed(more)
         added = np.full((fixed, self._capacity), HIDDEN)
