@@ -1,9 +1,10 @@
 """Compare every task that the mirror has data for, and write the table in docs/parity.md.
 
 Runs where evalkit with all suites, evalkit-lm-eval, torch and lm-evaluation-harness are installed together:
-`python tests/parity/table.py --data-dir MIRROR [--limit 50] [--only PATTERN,PATTERN] [--write]`. Each task is
-evaluated three times with SmolLM2-135M in float32: by the harness with its `hf` model, by evalkit as its own task, and
-by evalkit as `lm_eval:NAME`.
+`python tests/parity/table.py --data-dir MIRROR [--limit 50] [--only PATTERN,PATTERN] [--keep FOLDER] [--write]`. Each
+task is evaluated three times with SmolLM2-135M in float32: by the harness with its `hf` model, by evalkit as its own
+task, and by evalkit as `lm_eval:NAME`. It takes hours: what is found is kept task by task, and not made again by the
+next call with the same `--keep`.
 """
 
 from __future__ import annotations
@@ -14,8 +15,7 @@ import json
 import math
 import sys
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -156,25 +156,35 @@ def family(name: str) -> str:
     return next((prefix for prefix in FAMILIES if name.startswith(prefix)), name)
 
 
-def all_found(model: Any, manager: Any, names: list[str], limit: int, data_dir: str) -> Iterator[tuple[str, Found]]:
-    """Each family once it is complete; a task that one of the programs cannot run is reported and left out."""
-    rows: dict[str, Found] = {}
+def make_kept(model: Any, manager: Any, names: list[str], limit: int, data_dir: str, keep: Path) -> None:
+    """A file for each task that has none; a task that one of the programs cannot run is reported and left out."""
     for name in names:
+        file = keep / f"{name}.json"
+        if file.exists():
+            continue
         try:
             found = compare(model, manager, name, limit, data_dir)
         except Exception as error:  # the table is worth having without one task
             print(f"{name}: {type(error).__name__}: {error}"[:300], file=sys.stderr, flush=True)
             continue
-        row = family(name)
-        rows[row] = rows[row] + found if row in rows else found
+        file.write_text(json.dumps(asdict(found)), encoding="utf-8")
         print(" | ".join(found.cells(name)), file=sys.stderr, flush=True)
-    yield from rows.items()
 
 
-def table(rows: Iterator[tuple[str, Found]]) -> str:
+def kept(names: list[str], keep: Path) -> dict[str, Found]:
+    """What was found, the tasks of a family added up, in the order of `names`."""
+    rows: dict[str, Found] = {}
+    for name in names:
+        if (file := keep / f"{name}.json").exists():
+            found, row = Found(**json.loads(file.read_text(encoding="utf-8"))), family(name)
+            rows[row] = rows[row] + found if row in rows else found
+    return rows
+
+
+def table(rows: dict[str, Found]) -> str:
     """The table in Markdown."""
     head = ["task", "documents", "same requests", "answers", "metrics", "metrics of `lm_eval:`", "standard errors"]
-    lines = [head, ["---"] * len(head), *(found.cells(name) for name, found in rows)]
+    lines = [head, ["---"] * len(head), *(found.cells(name) for name, found in rows.items())]
     return "".join("| " + " | ".join(cells) + " |\n" for cells in lines)
 
 
@@ -184,6 +194,7 @@ def main() -> None:
     parser.add_argument("--data-dir", required=True)
     parser.add_argument("--limit", type=int, default=50)
     parser.add_argument("--only", default="*")
+    parser.add_argument("--keep", type=Path, help="a folder for what is found of each task")
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     from lm_eval.models.huggingface import HFLM
@@ -196,7 +207,11 @@ def main() -> None:
     patterns = options.only.split(",")
     chosen = [name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
     model = HFLM(pretrained=hf_checkpoint(), dtype="float32", device="cpu", batch_size=16)
-    text = table(all_found(model, TaskManager(), chosen, options.limit, options.data_dir))
+    with tempfile.TemporaryDirectory() as scratch:
+        keep = options.keep or Path(scratch)
+        keep.mkdir(parents=True, exist_ok=True)
+        make_kept(model, TaskManager(), chosen, options.limit, options.data_dir, keep)
+        text = table(kept(names, keep))
     print(text)
     if options.write:
         before, _, rest = PAGE.read_text(encoding="utf-8").partition(START)
