@@ -84,6 +84,7 @@ def test_results_json_holds_what_was_returned_and_the_harnesss_keys(toy: Toy) ->
     assert written["versions"] == dict.fromkeys(TASKS, "1.0")
     assert written["higher_is_better"]["toy_target"] == {"perplexity": False, "acc": True}
     assert written["group_subtasks"] == {"toy": list(TASKS)}
+    assert written["group_weighted"] == {"toy": True}
     assert written["config"] == {
         "model": "breakable",
         "model_args": "pretrained=fake,max_length=900",

@@ -14,7 +14,7 @@ from evalkit.errors import ConfigError
 from evalkit.runs.folder import find_run
 
 if TYPE_CHECKING:
-    from evalkit.runs.compare import Row
+    from evalkit.runs.compare_row import Row
 
 EXIT_WORSE = 1
 SHOWN_IDS = 5

@@ -50,6 +50,7 @@ def _details(plan: Plan, sizes: Mapping[str, int]) -> dict[str, Any]:
         "n-samples": {n: {"original": p.available, "effective": sizes[n]} for n, p in planned.items()},
         "higher_is_better": {n: {m.name: m.higher_is_better for m in p.metrics} for n, p in planned.items()},
         "group_subtasks": {name: list(leaves) for name, (_, leaves) in plan.groups.items()},
+        "group_weighted": {name: group.weighted for name, (group, _) in plan.groups.items()},
     }
 
 
