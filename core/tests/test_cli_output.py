@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 
 import pytest
 from rich.text import Text
 
-from evalkit.cli.compare import COLUMNS, _cells
+from evalkit.cli.compare import COLUMNS, _cells, _print
 from evalkit.cli.output import print_table
 from evalkit.runs.compare_row import Row
 
@@ -36,6 +37,21 @@ def test_the_table_of_a_comparison_fits_a_terminal(monkeypatch: pytest.MonkeyPat
     assert max(map(len, lines)) <= int(columns)
     assert "-0.5000 [-0.6590, -0.3886] ▼" in lines[2]
     assert len(lines) == (3 if columns == "100" else 4)
+
+
+def test_claims_stand_before_what_explains_them(capsys: pytest.CaptureFixture[str]) -> None:
+    """Groups and tasks that stand alone come first; tasks within a group are indented; each other run has its table."""
+    plain = Row("b", "alone", "acc", "none", True, 4, 0.5, 0.5, 0.0, p_value=1.0, corrected=1.0, test="McNemar")
+    parts = tuple(replace(plain, task=name, detail=True, worse=(1,)) for name in ("one", "two"))
+    group = replace(plain, task="all", parts=parts, corrected=0.01, difference=-0.5)
+    rows = [plain, *parts, group, replace(plain, run="c")]
+    _print("a", [(row, []) for row in rows], wide=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if "compared" in line] == ["b, compared with a:", "c, compared with a:"]
+    assert [line.rstrip().partition(" acc")[0].rstrip() for line in lines[4:8]] == ["alone", "all", "  one", "  two"]
+    assert "-0.5000 ▼" in lines[5]
+    assert "+0 -2" in lines[5]
+    assert lines[8].startswith("▲ better, ▼ worse")
 
 
 def test_styles_are_for_terminals_only() -> None:
