@@ -59,7 +59,7 @@ class Row:
 
     @property
     def verdict(self) -> str | None:
-        """ "better" or "worse" where the difference is more than chance makes, after correction."""
+        """What the difference is where it is more than chance makes, after correction: "better" or "worse"."""
         if self.corrected is None or self.corrected >= LEVEL:
             return None
         return "worse" if self.loss > 0 else "better"
