@@ -12,18 +12,19 @@ from typing import Any
 
 from evalkit import options
 from evalkit.answers.cache import AnswerCache, is_from_cache
+from evalkit.energy import Meter
 from evalkit.engine import BaseEngine, BaseInferenceSession, redact, without_redacted
 from evalkit.errors import DiskFullError, ModelNotFoundError, RunError, UnknownNameError, did_you_mean
 from evalkit.model import Model
 from evalkit.plugins import get_plugins, load_engine_class
-from evalkit.requests import Output, Request
+from evalkit.requests import Output, Request, generated_tokens
 from evalkit.results import RunResult, Seconds
 from evalkit.runs.again import differences, spec_again
 from evalkit.runs.context import RunContext
 from evalkit.runs.environment import fingerprint, prompts_hash
 from evalkit.runs.folder import RESULTS, RunFolder, default_path
 from evalkit.runs.infer import OnProgress, check_lengths, infer
-from evalkit.runs.journal import Journal
+from evalkit.runs.journal import Journal, Spent
 from evalkit.runs.plan import Asked, Plan, make_plan
 from evalkit.runs.score import Tally, group_intervals, group_rows, samples
 from evalkit.runs.spec import RunSpec, make_spec
@@ -211,7 +212,22 @@ class _Run:
         context = self._context(folder, session)
         with Journal(folder.journal_path) as journal:
             get_plugins().hook.run_started(run=context)
+            outputs = self._infer(session, requests, journal, load)
+            result = self._score(context, journal, requests, outputs)
+        get_plugins().hook.run_finished(run=context, result=result)
+        folder.update_manifest(status="finished")
+        return result
+
+    def _infer(
+        self, session: BaseInferenceSession, requests: Questions, journal: Journal, load: float
+    ) -> dict[str, Output]:
+        """All answers; what they cost is in the journal."""
+        with Meter() as meter:
             started = time.perf_counter()
+
+            def spent() -> Spent:
+                return Spent(session.token_counts(), load, time.perf_counter() - started, meter.energy())
+
             try:
                 outputs = infer(
                     session,
@@ -220,16 +236,15 @@ class _Run:
                     batch_size=self.spec.rows,
                     on_progress=self.on_progress,
                     answers=self.answers,
+                    spent=spent,
                 )
             finally:
                 self.written = journal.written
                 if self.answers is not None:
                     self.answers.flush()
-            journal.finish_attempt(session.token_counts(), load, time.perf_counter() - started)
-            result = self._score(context, journal, requests, outputs)
-        get_plugins().hook.run_finished(run=context, result=result)
-        folder.update_manifest(status="finished")
-        return result
+            meter.read()
+            journal.finish_attempt(spent())
+        return outputs
 
     def _context(self, folder: RunFolder, session: BaseInferenceSession) -> RunContext:
         planned = self.plan.tasks
@@ -257,17 +272,19 @@ class _Run:
         rows = {name: tally.row() for name, tally in tallies.items()}
         sizes = {name: len(tally.planned.docs) - tally.failed for name, tally in tallies.items()}
         results = {**rows, **group_rows(self.plan, rows, sizes)}
-        tokens, load, inference = journal.costs()
+        spent = journal.costs()
         return RunResult(
             run_dir=str(context.folder.path),
             results=results,
-            tokens=tokens,
-            seconds=Seconds(load, inference, time.perf_counter() - self.started),
+            tokens=spent.tokens,
+            seconds=Seconds(spent.load, spent.inference, time.perf_counter() - self.started),
             errors=sum(output.error is not None for output in outputs.values()),
             unusable=sum(tally.unusable for tally in tallies.values()),
             details={**_details(self.plan, sizes), **_statistics(self.plan, tallies, results, sizes)},
             warnings=(*_warnings(tallies, journal), *self._cache_warnings()),
             from_cache=sum(is_from_cache(output) for output in outputs.values()),
+            tokens_out=generated_tokens(output for output in outputs.values() if not is_from_cache(output)),
+            energy=spent.energy,
         )
 
     def _cache_warnings(self) -> list[str]:
