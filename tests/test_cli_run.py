@@ -26,16 +26,8 @@ def parsed(done: Done) -> Any:
 def test_json_is_one_object_of_the_documented_shape(evalkit: Evalkit) -> None:
     """`--json` prints results with their errors, tokens, seconds and the run's folder, and nothing else."""
     found = parsed(evalkit(*STARTER, "--json"))
-    assert set(found) == {
-        "run_dir",
-        "results",
-        "tokens",
-        "seconds",
-        "speed",
-        "errors",
-        "unusable_documents",
-        "from_cache",
-    }
+    counted = {"tokens", "seconds", "speed", "errors", "unusable_documents", "from_cache"}
+    assert set(found) - {"joules", "joules_from"} == {"run_dir", "results"} | counted
     assert set(found["results"]["starter_questions"]) == {
         "acc,none",
         "acc_stderr,none",

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evalkit.cli.tables import print_result
 from evalkit.energy import Counter, Energy, Meter, find_counters, nvidia_counters, rapl_counters
+
+if TYPE_CHECKING:
+    from conftest import Toy
 
 RANGE = 262_143_328_850
 
@@ -108,11 +113,12 @@ def test_every_package_is_counted_once(powercap: Powercap) -> None:
 def test_a_counter_that_cannot_be_read_is_none(powercap: Powercap, monkeypatch: pytest.MonkeyPatch) -> None:
     """No file, no right to read it, or nothing in it: no counter, and so no number."""
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    assert find_counters(powercap.root / "missing") == ()
+    assert rapl_counters(powercap.root / "missing") == []
     powercap.zone("intel-rapl:0", "package-0", None)
     (powercap.zone("intel-rapl:1", "package-1") / "energy_uj").unlink()
-    assert rapl_counters(powercap.root) == []
-    with Meter(find_counters(powercap.root)) as meter:
+    monkeypatch.setattr("evalkit.energy.RAPL", powercap.root)
+    assert find_counters() == ()
+    with Meter() as meter:
         assert meter.read().energy() is None
 
 
@@ -222,3 +228,32 @@ def test_no_nvidia_package_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """The package is asked for on use only, and need not be there."""
     monkeypatch.setitem(sys.modules, "pynvml", None)
     assert nvidia_counters() == []
+
+
+def test_a_run_tells_its_joules(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are in the result, in results.json and under the table, with the counters they are from."""
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    monkeypatch.setattr("evalkit.energy.RAPL", tmp_path / "powercap")
+    (tmp_path / "powercap").mkdir()
+    powercap = Powercap(tmp_path / "powercap")
+    powercap.zone("intel-rapl:0", "package-0", 1_000)
+    result = toy.run(on_progress=lambda progress: powercap.zone("intel-rapl:0", "package-0", 42_001_000))
+    assert result.energy == Energy(pytest.approx(42.0), ("RAPL package-0",))
+    written = json.loads((Path(result.run_dir) / "results.json").read_text(encoding="utf-8"))
+    assert (written["joules"], written["joules_from"]) == (42.0, ["RAPL package-0"])
+    assert written["speed"]["joules_per_1000_tokens"] == pytest.approx(42_000 / result.tokens.requested, abs=1e-3)
+    print_result(result)
+    assert "; 42 joules; " in capsys.readouterr().out
+
+
+def test_a_run_without_a_counter_says_nothing_of_joules(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No key: 0 would be a number."""
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    monkeypatch.setattr("evalkit.energy.RAPL", tmp_path / "missing")
+    result = toy.run(limit=1)
+    assert result.energy is None
+    assert "joules" not in (Path(result.run_dir) / "results.json").read_text(encoding="utf-8")

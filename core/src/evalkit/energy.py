@@ -101,12 +101,12 @@ class Meter:
         return self
 
 
-def find_counters(root: Path = RAPL) -> tuple[Counter, ...]:
+def find_counters() -> tuple[Counter, ...]:
     """The counters that this process may read."""
-    return (*rapl_counters(root), *nvidia_counters())
+    return (*rapl_counters(RAPL), *nvidia_counters())
 
 
-def rapl_counters(root: Path = RAPL) -> list[Counter]:
+def rapl_counters(root: Path) -> list[Counter]:
     """One for each package of the processor: cores, caches and, by model, its graphics; memory is not in it."""
     found = []
     # "intel-rapl-mmio:0" would count package 0 twice, and "intel-rapl:0:1" is a part of it. AMD has the same names.
