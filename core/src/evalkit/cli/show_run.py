@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from evalkit.reading.plots import Calibration
     from evalkit.reading.summary import Score
 
+NEEDED = 4
+"""Columns of scores that are shown on a narrow terminal too: up to the interval."""
 AXIS = 24
 """Characters of the line from 0 to 1 that intervals are drawn on."""
 
@@ -123,15 +125,15 @@ def _print_scores(scores: Sequence[Score]) -> None:
             score.task,
             label(f"{score.metric},{score.filter}"),
             number(score.value),
-            "" if score.stderr is None else f"± {number(score.stderr)}",
             ("≈ " if score.is_rough else "") + " to ".join(map(number, score.interval)) if score.interval else "",
+            "" if score.stderr is None else f"± {number(score.stderr)}",
             "" if score.documents is None else score.documents,
             interval_line(score.value, score.interval),
         )
         for score in scores
     ]
-    columns: tuple[str, ...] = ("task", "metric", "value", "stderr", "95 %", "documents", f"0{'1':>{AXIS - 1}}")
-    if not _fits([columns, *rows]):
+    columns: tuple[str, ...] = ("task", "metric", "value", "95 %", "stderr", "documents", f"0{'1':>{AXIS - 1}}")
+    while len(columns) > NEEDED and not _fits([columns, *rows]):
         columns, rows = columns[:-1], [row[:-1] for row in rows]
     print_table(columns, rows)
 
@@ -147,11 +149,11 @@ def interval_line(value: float, interval: tuple[float, float] | None) -> str:
 
 
 def _fits(rows: Sequence[Sequence[Any]]) -> bool:
-    """Whether a table is no wider than the terminal: a line that wraps is none."""
+    """Whether a table is no wider than the terminal, where numbers would be cut."""
     if not sys.stdout.isatty():
         return True
     widths = [max(len(str(cell)) for cell in column) for column in zip(*rows, strict=True)]
-    return sum(widths) + 2 * len(widths) <= shutil.get_terminal_size().columns
+    return sum(widths) + 3 * (len(widths) - 1) < shutil.get_terminal_size().columns
 
 
 def _section(title: str) -> None:
