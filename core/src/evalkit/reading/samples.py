@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from evalkit.reading.aligned import Aligned
@@ -112,11 +112,13 @@ def prompt_end(rows: Aligned, *, width: int = PREVIEW) -> str:
     return preview(_prompt(first) or _context(first), end=True, width=width)
 
 
-def texts(row: Row) -> set[str]:
+def texts(row: Row) -> Iterator[str]:
     """All that a reader may look for in a sample: prompts, continuations, answers, target and error."""
-    asked = {part for arguments in row.get("arguments", ()) for part in arguments if isinstance(part, str)}
-    told = (target_text(row), answer_text(row), str(row.get("error") or ""))
-    return asked | {*generated_texts(row), *told}
+    yield from dict.fromkeys(part for asked in row.get("arguments", ()) for part in asked if isinstance(part, str))
+    yield from generated_texts(row)
+    yield target_text(row)
+    yield answer_text(row)
+    yield str(row.get("error") or "")
 
 
 def _answers(row: Row) -> dict[str, Any]:
