@@ -149,7 +149,7 @@ def test_nothing_is_replaced_unasked(run: Path, tmp_path: Path) -> None:
         ("s.csv", {"to": "parket"}, r"Did you mean 'parquet'"),
         ("s.csv", {"task": "toy_texts"}, r"Did you mean 'toy_text'"),
         ("absent/s.csv", {}, r"cannot be written"),
-        ("s.json", {}, r"an eval log holds one task\. Choose with --task: toy_choice"),
+        ("s.json", {}, r"one task of 4\. Choose with --task: toy_choice, .*; or name a folder for all: --to inspect s"),
     ],
 )
 def test_bad_requests_leave_no_file(run: Path, tmp_path: Path, file: str, fields: dict[str, str], message: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from evalkit.runs.folder import RESULTS, RunFolder, default_path
 from evalkit.runs.infer import OnProgress, check_lengths, infer
 from evalkit.runs.journal import Journal
 from evalkit.runs.plan import Asked, Plan, make_plan
+from evalkit.runs.progress import progress_reporter
 from evalkit.runs.score import Tally, group_intervals, group_rows, samples
 from evalkit.runs.spec import RunSpec, make_spec
 from evalkit.specs import EngineSpec, load_object
@@ -176,6 +178,7 @@ class _Run:
             else default_path("-".join(Path(name).stem if is_task_file(name) else name for name in self.spec.tasks))
         )
         manifest = {
+            "id": uuid.uuid4().hex,
             "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "status": "running",
             "spec": redact(self.spec.model_dump(exclude={"output"})),
@@ -212,13 +215,15 @@ class _Run:
         with Journal(folder.journal_path) as journal:
             get_plugins().hook.run_started(run=context)
             started = time.perf_counter()
+            asked = _unique(requests)
             try:
                 outputs = infer(
                     session,
-                    _unique(requests),
+                    asked,
                     journal,
                     batch_size=self.spec.rows,
                     on_progress=self.on_progress,
+                    on_answer=progress_reporter(context, session, len(asked)),
                     answers=self.answers,
                 )
             finally:

@@ -10,7 +10,6 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from evalkit.errors import ConfigError
 from evalkit.exports.samples import Row, Source, as_text, prompt
 from evalkit.runs.folder import ESCAPED
 
@@ -19,8 +18,6 @@ LOG_VERSION = 2
 
 def write(source: Source, path: Path) -> int:
     """One eval log with a sample a document; its scores are the metrics under each filter."""
-    if len(source.tasks) != 1:
-        raise ConfigError(f"an eval log holds one task. Choose with --task: {', '.join(source.tasks)}")
     (task,) = source.tasks
     model = source.results["model_name"]
     rows = (row for _, row in source.rows())
