@@ -54,7 +54,7 @@ def test_several_tasks_are_a_folder_of_logs(toy: Toy, tmp_path: Path) -> None:
 def test_a_folder_of_logs_appears_whole_or_not_at_all(toy: Toy, tmp_path: Path) -> None:
     """A run whose last sample file is damaged leaves no log of the first."""
     run = Path(toy.run("toy_choice", "toy_text").run_dir)
-    (run / "samples_toy_text.jsonl").write_text("{")
+    (run / "samples_toy_text.jsonl").write_text("{\n" * 10_000)
     with pytest.raises(RunError, match=r"line 1 is damaged"):
         export(run, tmp_path / "logs", to="inspect")
     assert not (tmp_path / "logs").exists()

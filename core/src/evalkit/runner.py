@@ -22,11 +22,12 @@ from evalkit.results import RunResult, Seconds
 from evalkit.runs.again import differences, spec_again
 from evalkit.runs.context import RunContext
 from evalkit.runs.environment import fingerprint, prompts_hash
-from evalkit.runs.folder import RESULTS, RunFolder, default_path
+from evalkit.runs.folder import RunFolder, default_path
 from evalkit.runs.infer import OnProgress, check_lengths, infer
 from evalkit.runs.journal import Journal
 from evalkit.runs.plan import Asked, Plan, make_plan
 from evalkit.runs.progress import progress_reporter
+from evalkit.runs.samples import check_samples
 from evalkit.runs.score import Tally, group_intervals, group_rows, samples
 from evalkit.runs.spec import RunSpec, make_spec
 from evalkit.specs import EngineSpec, load_object
@@ -85,9 +86,10 @@ def rerun(
 
 
 def _finished(folder: RunFolder) -> dict[str, Any] | None:
-    """The results, unless requests failed or the file is lost: then the journal's answers are scored again."""
+    """The results, unless requests failed or a file is lost or damaged: then the journal's answers are scored again."""
     try:
-        found = folder.read_json(RESULTS)
+        found = folder.results()
+        check_samples(folder.path, found, found.get("versions", ()), every_byte=True)
     except RunError:
         return None
     return None if found.get("errors") else found

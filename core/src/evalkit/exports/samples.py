@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.errors import ConfigError, RunError, did_you_mean
-from evalkit.runs.folder import ESCAPED, RESULTS, RunFolder
-from evalkit.runs.samples import sample_path
+from evalkit.runs.folder import ESCAPED, RunFolder
+from evalkit.runs.samples import check_samples, sample_path
 
 Row = dict[str, Any]
 BEFORE = ("task", "doc_id", "filter")
@@ -32,13 +32,13 @@ class Source:
         """The run in the folder `path`. Raises RunError where it is not finished, ConfigError for another task."""
         folder = RunFolder.open(path)
         manifest = folder.manifest()
-        if not (path / RESULTS).is_file():
-            raise RunError(f"{path} is not finished. Complete it with: evalkit resume {path}")
-        results = folder.read_json(RESULTS)
+        results = folder.results()
         known = tuple(results.get("n-samples", results["results"]))
         if task is not None and task not in known:
             raise ConfigError(f"{path} has no task {task!r}.{did_you_mean(task, known)} See: evalkit show {path}")
-        return cls(folder, manifest, results, known if task is None else (task,))
+        tasks = known if task is None else (task,)
+        check_samples(path, results, tasks)
+        return cls(folder, manifest, results, tasks)
 
     def rows(self) -> Iterator[tuple[str, Row]]:
         """Each task's name with each row of its sample file, in order. Raises RunError where one is damaged."""
@@ -49,7 +49,9 @@ class Source:
                     for number, line in enumerate(lines, start=1):
                         yield task, _parsed(line, path, number)
             except (FileNotFoundError, UnicodeDecodeError) as error:
-                raise RunError(f"{path} is missing or damaged ({error}). Run it again with: evalkit rerun") from error
+                raise RunError(
+                    f"{path} is missing or damaged ({error}). Make it again with: evalkit resume {path.parent}"
+                ) from error
 
     def flat(self) -> Iterator[Row]:
         """Each sample as one row of plain values: numbers, texts and None."""
@@ -120,5 +122,7 @@ def _parsed(line: str, path: Path, number: int) -> Row:
         if not isinstance(row, dict) or not {"doc_id", "filter", "metrics", "arguments", "resps"} <= set(row):
             raise ValueError("no sample")
     except ValueError as error:
-        raise RunError(f"{path}, line {number} is damaged ({error}). Run it again with: evalkit rerun") from error
+        raise RunError(
+            f"{path}, line {number} is damaged ({error}). Make it again with: evalkit resume {path.parent}"
+        ) from error
     return row

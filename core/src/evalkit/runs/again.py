@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from evalkit.engine import REDACTED
-from evalkit.errors import ConfigError
+from evalkit.errors import ConfigError, RunError
 from evalkit.runs.spec import RunSpec, make_spec
 
 GIVEN_AGAIN = {"engine_args": "--engine-arg", "model_args": "--model-arg"}
@@ -18,7 +18,7 @@ def spec_again(manifest: Mapping[str, Any], run: str, given: Mapping[str, Mappin
 
     Raises ConfigError where the run had a secret, which is never stored, that is not given again.
     """
-    values = dict(manifest["spec"])
+    values = asked_of(manifest, run)
     for field in GIVEN_AGAIN:
         values[field] = {**values.get(field, {}), **given.get(field, {})}
     missing = [path for name, value in values.items() for path in _redacted(value, (name,))]
@@ -27,12 +27,21 @@ def spec_again(manifest: Mapping[str, Any], run: str, given: Mapping[str, Mappin
     return make_spec(values)
 
 
+def asked_of(manifest: Mapping[str, Any], run: str) -> dict[str, Any]:
+    """What a run was asked. Raises RunError where its run.json does not say so."""
+    values = dict(manifest.get("spec", {}))
+    if missing := [name for name in ("tasks", "engine", "model") if not values.get(name)]:
+        raise RunError(f"the run.json of {run} does not say {', '.join(missing)}. Start it anew with: evalkit run")
+    return values
+
+
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], run: str) -> list[str]:
     """What a repetition does not share with the run it repeats, a sentence each."""
     found = []
     if before.get("prompts") and before["prompts"] != now["prompts"]:
         found.append(f"the prompts are not those of {run}: its data, tasks or evalkit changed")
-    if before["model"]["fingerprint"] != now["model"]["fingerprint"]:
+    recorded = before.get("model") or {}
+    if "fingerprint" in recorded and recorded["fingerprint"] != now["model"]["fingerprint"]:
         found.append(f"the model's files are not those of {run}")
     return found
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.errors import RunError
-from evalkit.runs.folder import RESULTS, RunFolder
+from evalkit.runs.folder import RunFolder
+from evalkit.runs.samples import check_samples
 
 Row = dict[str, Any]
 Aligned = tuple[Row | None, ...]
@@ -55,13 +56,10 @@ def open_run(path: Path, label: str) -> Run:
     """A finished run. Raises RunError."""
     folder = RunFolder.open(path)
     manifest = folder.manifest()
-    if not (path / RESULTS).is_file():
-        raise RunError(f"run {path} is not finished. Complete it with: evalkit resume {path}")
-    results = folder.read_json(RESULTS)
-    if not isinstance(manifest.get("spec"), dict) or not isinstance(results.get("results"), dict):
-        raise RunError(
-            f"run {path} lacks its spec or its scores, perhaps written by another program. Start the run again"
-        )
+    results = folder.results()
+    if not isinstance(manifest.get("spec"), dict):
+        raise RunError(f"run {path} lacks its spec, perhaps written by another program. Start the run again")
+    check_samples(path, results, results.get("versions", ()))
     return Run(label, path, manifest, results)
 
 
@@ -116,5 +114,7 @@ def _rows(file: Path | None) -> Iterator[Row]:
                 row = json.loads(line)
                 int(row["doc_id"])
             except (ValueError, TypeError, KeyError) as error:
-                raise RunError(f"line {number} of {file} is damaged. Make it again with: evalkit resume RUN") from error
+                raise RunError(
+                    f"line {number} of {file} is damaged. Make it again with: evalkit resume {file.parent}"
+                ) from error
             yield row
