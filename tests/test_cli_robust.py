@@ -12,9 +12,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from support import FAKE, Done, Evalkit
+from support import FAKE, Done, Evalkit, clean_environment
 
 from evalkit.cli.main import main
+from evalkit.runs.journal import count_answers
 
 OLD = Path(__file__).parent / "data" / "old-run"
 """Made by an early version of evalkit, before run.json had hashes and results.json intervals."""
@@ -215,3 +216,24 @@ def test_an_old_run_is_run_again_and_compared(evalkit: Evalkit, old: Path) -> No
     assert evalkit("rerun", old, "--output", again).returncode == 0
     rows = json.loads(evalkit("compare", old, again, "--json").stdout)
     assert {row["difference"] for row in rows["rows"]} == {0}
+
+
+# ── no room ─────────────────────────────────────────────────────────────────────────────────────────────────
+def test_a_file_that_may_not_grow_loses_no_answer(evalkit: Evalkit, tmp_path: Path) -> None:
+    """The system stops a file from growing: one line and status 2; with room again the run is completed."""
+    resource = pytest.importorskip("resource", reason="limits of files are Unix's own")
+    words = ("-m", "evalkit", "run", "starter_arithmetic", *FAKE, "--limit", "100", "--output", "small")
+    done = subprocess.run(
+        [sys.executable, *words],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=clean_environment(),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
+    )
+    _one_line(done)
+    before = count_answers(tmp_path / "small" / "journal.sqlite")
+    assert 0 < before < 100
+    resumed = evalkit("resume", "small")
+    assert resumed.returncode == 0, resumed.stderr
+    assert count_answers(tmp_path / "small" / "journal.sqlite") == 100
