@@ -127,7 +127,7 @@ class Journal:
         with self._guard():
             rows = self._db.execute("SELECT rowid, key, kind, output, failed, checksum FROM outputs").fetchall()
         for rowid, key, kind, text, failed, checksum in rows:
-            if _checksum(key, kind, text, failed) != checksum or kind not in KINDS:
+            if checksum not in _checksums(key, kind, text, failed) or kind not in KINDS:
                 bad.append(rowid)
             elif not failed:
                 found[key] = decode_output(kind, text)
@@ -255,14 +255,15 @@ def _as_run_error(error: sqlite3.Error, path: Path) -> RunError:
     return RunError(f"journal {path} cannot be used ({one_line(error)}). Check the disk and its permissions")
 
 
-def _checksum(key: str, kind: str, text: str, failed: int) -> int:
-    return zlib.crc32(f"{key}\n{kind}\n{failed}\n{text}".encode())
+def _checksums(key: str, kind: str, text: str, failed: int) -> tuple[int, int]:
+    """The checksum of a record, and the one that older versions gave it."""
+    return zlib.crc32(f"{key}\n{kind}\n{failed}\n{text}".encode()), zlib.crc32(f"{key}\n{text}".encode())
 
 
 def _row(key: str, output: Output) -> tuple[str, str, str, int, int]:
     kind, text = encode_output(output)
     failed = int(output.error is not None)
-    return key, kind, text, failed, _checksum(key, kind, text, failed)
+    return key, kind, text, failed, _checksums(key, kind, text, failed)[0]
 
 
 def encode_output(output: Output) -> tuple[str, str]:
