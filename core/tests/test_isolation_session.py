@@ -42,13 +42,18 @@ def isolated(restarts: int = 0, engine: str = FAKE, **options: Any) -> IsolatedS
     return IsolatedSession(start, {"engine": engine, "engine_args": options, "model": {"path": "any"}}, restarts)
 
 
+@pytest.fixture(scope="module")
+def one() -> Iterator[BaseInferenceSession]:
+    with isolated() as session:
+        yield session
+
+
 class TestIsolatedFake(SessionConformance):
     """The contract holds across the process boundary."""
 
-    @pytest.fixture(scope="class")
-    def session(self) -> Iterator[BaseInferenceSession]:
-        with isolated() as session:
-            yield session
+    @pytest.fixture
+    def session(self, one: BaseInferenceSession) -> BaseInferenceSession:
+        return one
 
 
 SCORED = [LoglikelihoodRequest(f"The number {n} is", f" {'odd' if n % 2 else 'even'}") for n in range(60)]
@@ -90,7 +95,7 @@ def test_what_building_refuses_is_said_here(
 def test_an_error_in_a_call_leaves_the_session_usable() -> None:
     """What one call refuses is raised here; the next call is answered."""
     with isolated() as session:
-        with pytest.raises(RuntimeError, match="(?s)in the engine's process: TypeError.*Traceback"):
+        with pytest.raises(RuntimeError, match=r"(?s)in the engine's process: TypeError.*Traceback"):
             session.apply_chat_template([{"role": "user", "content": "a"}], tools=None, no={1: 2}, messages=3)
         assert session.loglikelihood(SCORED[:1])[0].token_count == 4
 

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evalkit.encoding import kind_of
+from evalkit.energy import Energy
 from evalkit.errors import DiskFullError, RunError
 from evalkit.requests import (
     GenerationOutput,
@@ -30,7 +31,7 @@ from evalkit.requests import (
     TokenLogprob,
     Usage,
 )
-from evalkit.runs.journal import Journal, count_answers, request_key
+from evalkit.runs.journal import Journal, Spent, count_answers, request_key
 
 NUMBERS = st.floats(allow_nan=False)
 TEXTS = st.text(max_size=20)
@@ -222,22 +223,44 @@ def test_known_keys() -> None:
 
 # ── costs ───────────────────────────────────────────────────────────────────────────────────────────────────
 def test_costs_add_up_over_attempts(path: Path) -> None:
-    """Each attempt's tokens and seconds count, of one that was killed at least its tokens."""
+    """Each attempt's tokens and seconds count, of one that was killed those up to its last answer."""
     with Journal(path) as journal:
-        journal.put("a", GenerationOutput(), TokenCounts(1, 1, 1))
-        journal.put("b", GenerationOutput(), TokenCounts(10, 8, 12))
+        journal.put("a", GenerationOutput(), Spent(TokenCounts(1, 1, 1), 0.25, 1.0))
+        journal.put("b", GenerationOutput(), Spent(TokenCounts(10, 8, 12), 0.25, 2.0))
     with Journal(path) as journal:
-        journal.put("c", GenerationOutput(), TokenCounts(100, 80, 120))
-        journal.finish_attempt(TokenCounts(100, 80, 130), 1.5, 20.0)
-        assert journal.costs() == (TokenCounts(110, 88, 142), 1.5, 20.0)
+        journal.put("c", GenerationOutput(), Spent(TokenCounts(100, 80, 120), 1.5, 15.0))
+        journal.finish_attempt(Spent(TokenCounts(100, 80, 130), 1.5, 20.0))
+        assert journal.costs() == Spent(TokenCounts(110, 88, 142), 1.75, 22.0)
+
+
+def test_energy_adds_up_where_every_attempt_was_measured(path: Path) -> None:
+    """Joules of all attempts, and what they are from; a sum that lacks one attempt is none at all."""
+    for joules, name, total in ((5.0, "a", 5.0), (2.5, "b", 7.5)):
+        with Journal(path) as journal:
+            journal.put(name, GenerationOutput(), Spent(energy=Energy(joules, ("x", name))))
+            assert journal.costs().energy == Energy(total, ("x", "a") if name == "a" else ("x", "a", "b"))
+    with Journal(path) as journal:
+        journal.put("c", GenerationOutput(), Spent(energy=Energy(1.0, ("x",))))
+        journal.finish_attempt(Spent(inference=1.0, energy=None))
+        assert journal.costs().energy is None
+
+
+def test_a_journal_without_energy_is_one_of_an_older_version(path: Path) -> None:
+    """What it has is counted, and no energy is made up."""
+    with Journal(path) as journal:
+        journal.finish_attempt(Spent(TokenCounts(1, 1, 1), 1.0, 2.0))
+        journal._db.execute("DROP TABLE energy")
+    with Journal(path) as journal:
+        journal.put("b", GenerationOutput(), Spent(TokenCounts(2, 2, 2), 1.0, 2.0, Energy(3.0, ("x",))))
+        assert journal.costs() == Spent(TokenCounts(3, 3, 3), 2.0, 4.0)
 
 
 def test_costs_of_a_backend_that_does_not_count_are_unknown(journal: Journal) -> None:
     """No counts are None; the seconds are there all the same."""
-    assert journal.costs() == (None, 0.0, 0.0)
+    assert journal.costs() == Spent()
     journal.put("a", GenerationOutput())
-    journal.finish_attempt(None, 1.0, 2.0)
-    assert journal.costs() == (None, 1.0, 2.0)
+    journal.finish_attempt(Spent(None, 1.0, 2.0))
+    assert journal.costs() == Spent(None, 1.0, 2.0)
 
 
 # ── damage ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -348,7 +371,7 @@ def test_a_full_disk_is_one_error_and_loses_nothing(path: Path) -> None:
 
         def fill() -> None:
             for number in range(1000):
-                journal.put(f"key {number}", GenerationOutput("x" * 500), TokenCounts(number + 1))
+                journal.put(f"key {number}", GenerationOutput("x" * 500), Spent(TokenCounts(number + 1)))
 
         with pytest.raises(DiskFullError, match=r"no disk space left .* evalkit resume") as caught:
             fill()
@@ -357,7 +380,7 @@ def test_a_full_disk_is_one_error_and_loses_nothing(path: Path) -> None:
     assert 0 < kept < 1000
     with Journal(path) as again:
         assert set(again.outputs()) == {f"key {number}" for number in range(kept)}
-        assert again.costs()[0] == TokenCounts(kept)
+        assert again.costs().tokens == TokenCounts(kept)
         again.put("one more", GenerationOutput())
 
 

@@ -53,7 +53,7 @@ def encode_output(output: Output) -> tuple[str, str]:
 
 def decode_output(kind: str, text: str) -> Output:
     """The output that `encode_output` was given."""
-    output: Output = _adapter(KINDS[kind]).validate_python(json.loads(text))
+    output: Output = _adapter(kind).validate_python(json.loads(text))
     return output
 
 
@@ -65,11 +65,11 @@ def to_plain(value: Value) -> list[Any]:
 def from_plain(plain: list[Any]) -> Any:
     """The value that `to_plain` was given."""
     name, fields = plain
-    return _adapter(TYPES[name]).validate_python(fields)
+    return _adapter(name).validate_python(fields)
 
 
 @functools.cache
-def _adapter(cls: Any) -> Any:
+def _adapter(name: str) -> Any:
     from pydantic import TypeAdapter
 
-    return TypeAdapter(cls)
+    return TypeAdapter(KINDS.get(name) or TYPES[name])

@@ -1,4 +1,4 @@
-"""`evalkit runs`, `show` and `resume`: look at run folders, and complete one."""
+"""`evalkit runs` and `resume`: list run folders, and complete one."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from evalkit.cli import complete
 from evalkit.cli.output import JSON, print_json, print_table, stdout_reserved
 from evalkit.cli.progress import progress_bar
 from evalkit.cli.run import report
-from evalkit.cli.tables import print_result
-from evalkit.runs.folder import RESULTS, RunFolder, find_run, list_runs, runs_root
+from evalkit.runs.folder import RunFolder, find_run, list_runs, runs_root
 
 RunName = Annotated[
     str, typer.Argument(metavar="RUN", autocompletion=complete.run_names, help="Folder, name, or 'latest'.")
@@ -22,7 +21,6 @@ RunName = Annotated[
 def add(app: typer.Typer) -> None:
     """Add the commands."""
     app.command("runs")(runs)
-    app.command("show")(show)
     app.command("resume")(resume)
 
 
@@ -67,21 +65,6 @@ def answers(folder: RunFolder) -> int:
     from evalkit.runs.journal import count_answers
 
     return count_answers(folder.journal_path)
-
-
-def show(run: RunName, as_json: bool = JSON) -> None:
-    """Show a run's results, or how far it is."""
-    from evalkit.results import RunResult
-
-    folder = RunFolder.open(find_run(run))
-    results = folder.read_json(RESULTS) if (folder.path / RESULTS).is_file() else None
-    if as_json:
-        return print_json({**summary(folder.path), "spec": folder.manifest().get("spec"), "results": results})
-    row = summary(folder.path)
-    print_table(("field", "value"), list(row.items()))
-    if results is None:
-        return typer.echo(f"not finished; continue with: evalkit resume {folder.path}")
-    print_result(RunResult.from_dict({**results, "run_dir": str(folder.path)}))
 
 
 def resume(run: RunName, as_json: bool = JSON) -> None:

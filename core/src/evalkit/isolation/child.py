@@ -21,7 +21,7 @@ from evalkit.isolation.channel import Channel, Frame
 from evalkit.model import Model
 from evalkit.requests import GenerationPart
 
-PLAIN_CALLS = ("gc", "describe_execution", "token_counts", "apply_chat_template")
+PLAIN_CALLS = ("gc", "describe_execution", "apply_chat_template")
 STREAMS = ("generate_continuous", "loglikelihood_continuous", "loglikelihood_rolling_continuous")
 
 
@@ -78,7 +78,7 @@ class Child:
     def _guarded(self, frame: Frame, run: Callable[[], Any]) -> bool:
         """Whether the call was answered; what it raises goes to the parent, with its traceback in the log."""
         try:
-            self.channel.send({"id": frame["id"], "value": run()})
+            self.channel.send({"id": frame["id"], "value": run(), "counts": self._counts()})
         except EvalkitError as error:
             self.channel.send({"id": frame["id"], "error": [type(error).__name__, str(error)]})
             return False
@@ -102,8 +102,12 @@ class Child:
             found = self.session.too_long([from_plain(plain) for plain in frame["requests"]])
             return [[item.index, item.length, item.limit, item.fatal] for item in found]
         assert name in PLAIN_CALLS
-        value = getattr(self.session, name)(**arguments)
-        return [value.requested, value.unique, value.computed] if name == "token_counts" and value else value
+        return getattr(self.session, name)(**arguments)
+
+    def _counts(self) -> list[int] | None:
+        """Tokens so far; with every frame, because a parent that is reading a stream cannot ask."""
+        counts = self.session.token_counts()
+        return None if counts is None else [counts.requested, counts.unique, counts.computed]
 
     def _stream(self, number: int, answers: Iterator[tuple[Any, Any]]) -> None:
         for key, output in answers:
@@ -112,7 +116,7 @@ class Child:
                 self._silent.discard(key)
             if self.cancelled >= number:
                 break
-            self.channel.send({"id": number, "item": [key, to_plain(output)]})
+            self.channel.send({"id": number, "item": [key, to_plain(output)], "counts": self._counts()})
 
     def _arrivals(self, number: int, *, live: bool) -> Iterator[tuple[Any, Any] | None]:
         """What the parent asks in this call, as it arrives; if `live`, None while nothing does and something runs."""

@@ -42,6 +42,9 @@ class IsolatedSession(BaseInferenceSession):
         self._numbers = count()
         self._child: ChildProcess | None = None
         self._counted = TokenCounts()
+        """Of children that died."""
+        self._counts: list[int] | None = None
+        """What the child said last."""
         self.information = self._begin()
         """What the child says of its engine."""
         self.max_length: int | None = self.information["max_length"]
@@ -63,6 +66,7 @@ class IsolatedSession(BaseInferenceSession):
         if self.restarts <= 0:
             raise error
         self.restarts -= 1
+        self._counted, self._counts = self.token_counts() or TokenCounts(), None
         self._begin()
 
     def _end(self) -> None:
@@ -99,6 +103,8 @@ class IsolatedSession(BaseInferenceSession):
                 frame = self._running().channel.receive(timeout)
             except (EOFError, OSError) as error:
                 raise self._died() from error
+            if frame is not None and "counts" in frame:
+                self._counts = frame["counts"]
             if frame is None or frame["id"] == number:
                 return frame
 
@@ -254,9 +260,8 @@ class IsolatedSession(BaseInferenceSession):
         return found
 
     def token_counts(self) -> TokenCounts | None:
-        """Tokens since the last child began: what one that died has computed is not known."""
-        counts = self._call("token_counts")
-        return None if counts is None else TokenCounts(*counts)
+        """Tokens since the session was built, as far as its children said."""
+        return None if self._counts is None else self._counted + TokenCounts(*self._counts)
 
     def too_long(self, requests: Sequence[Request]) -> list[TooLong]:
         """The requests that do not fit."""

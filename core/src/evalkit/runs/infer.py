@@ -10,7 +10,7 @@ from evalkit.encoding import kind_of
 from evalkit.engine import BaseInferenceSession, batched
 from evalkit.errors import RequestError
 from evalkit.requests import Output, Request
-from evalkit.runs.journal import Journal
+from evalkit.runs.journal import Journal, Spent
 
 if TYPE_CHECKING:
     from evalkit.answers.cache import AnswerCache
@@ -56,8 +56,12 @@ def infer(
     batch_size: int | None,
     on_progress: OnProgress | None = None,
     answers: AnswerCache | None = None,
+    spent: Callable[[], Spent] | None = None,
 ) -> dict[str, Output]:
-    """All outputs by request key; those in the journal or among `answers` are not asked again."""
+    """All outputs by request key; those in the journal or among `answers` are not asked again.
+
+    `spent` says what this attempt has cost so far, which is journaled with each answer.
+    """
     restored = journal.outputs()
     outputs = {key: restored[key] for key in requests if key in restored}
     by_kind: dict[str, list[tuple[str, Request]]] = {}
@@ -69,7 +73,7 @@ def infer(
         pending = [(key, request) for key, request in asked if key not in outputs]
         before = len(asked) - len(pending)
         for done, (key, output) in enumerate(_ask(session, kind, pending, batch_size), start=1):
-            journal.put(key, output, session.token_counts())
+            journal.put(key, output, spent() if spent else None)
             outputs[key] = output
             if answers is not None:
                 answers.add(key, requests[key], output)

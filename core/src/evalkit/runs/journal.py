@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from evalkit.encoding import KINDS, decode_output, encode_output, kind_of
+from evalkit.energy import Energy
 from evalkit.errors import DiskFullError, RunError, one_line
 from evalkit.requests import LoglikelihoodRequest, Output, Request, TokenCounts
 
@@ -25,7 +26,18 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS outputs (key TEXT PRIMARY KEY, kind TEXT, output TEXT, failed INTEGER, checksum INTEGER);
 CREATE TABLE IF NOT EXISTS attempts (
     number INTEGER PRIMARY KEY, requested INTEGER, unique_tokens INTEGER, computed INTEGER, load REAL, inference REAL);
+CREATE TABLE IF NOT EXISTS energy (attempt INTEGER PRIMARY KEY, joules REAL, counters TEXT);
 """
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Spent:
+    """Tokens, seconds of loading and of inference, and energy. None: not counted."""
+
+    tokens: TokenCounts | None = None
+    load: float = 0.0
+    inference: float = 0.0
+    energy: Energy | None = None
 
 
 def request_key(request: Request) -> str:
@@ -58,13 +70,13 @@ class Journal:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
 
-    def put(self, key: str, output: Output, counts: TokenCounts | None = None) -> None:
+    def put(self, key: str, output: Output, spent: Spent | None = None) -> None:
         """Write one output, and with it what this attempt has cost so far."""
         with self._guard(), self._db:
             self._db.execute("BEGIN")
             self._db.execute("INSERT OR REPLACE INTO outputs VALUES (?, ?, ?, ?, ?)", _row(key, output))
-            if counts is not None:
-                self._write_counts(counts)
+            if spent is not None:
+                self._write_spent(spent)
         self.written += 1
 
     def put_all(self, outputs: Mapping[str, Output]) -> None:
@@ -75,14 +87,11 @@ class Journal:
             self._db.executemany("INSERT OR REPLACE INTO outputs VALUES (?, ?, ?, ?, ?)", rows)
         self.written += len(outputs)
 
-    def finish_attempt(self, counts: TokenCounts | None, load: float, inference: float) -> None:
-        """Write what this attempt has cost: tokens and seconds."""
+    def finish_attempt(self, spent: Spent) -> None:
+        """Write what this attempt has cost."""
         with self._guard(), self._db:
             self._db.execute("BEGIN")
-            self._write_counts(counts or TokenCounts())
-            self._db.execute(
-                "UPDATE attempts SET load = ?, inference = ? WHERE number = ?", (load, inference, self.attempt)
-            )
+            self._write_spent(spent)
 
     def outputs(self) -> dict[str, Output]:
         """Every good output by key. Damaged and failed ones are left out, and so asked again."""
@@ -105,25 +114,38 @@ class Journal:
             count: int = self._db.execute("SELECT COUNT(*) FROM outputs WHERE NOT failed").fetchone()[0]
         return count
 
-    def costs(self) -> tuple[TokenCounts | None, float, float]:
-        """Tokens (None where no attempt counted), seconds of loading and of inference, over all attempts."""
+    def costs(self) -> Spent:
+        """Over all attempts. Tokens are None where no attempt counted, energy where any did not."""
         query = "SELECT SUM(requested), SUM(unique_tokens), SUM(computed), SUM(load), SUM(inference) FROM attempts"
         with self._guard():
             requested, unique, computed, load, inference = self._db.execute(query).fetchone()
         counts = TokenCounts(requested or 0, unique or 0, computed or 0)
-        return (counts if counts.requested else None), load or 0.0, inference or 0.0
+        return Spent(counts if counts.requested else None, load or 0.0, inference or 0.0, self._energy())
+
+    def _energy(self) -> Energy | None:
+        with self._guard():
+            rows = self._db.execute(
+                "SELECT joules, counters FROM attempts LEFT JOIN energy ON attempt = number ORDER BY number"
+            ).fetchall()
+        # A sum that lacks an attempt would look like all of it.
+        if not rows or any(joules is None for joules, _ in rows):
+            return None
+        names = (name for _, counters in rows for name in json.loads(counters))
+        return Energy(sum(joules for joules, _ in rows), tuple(dict.fromkeys(names)))
 
     def close(self) -> None:
         """Close the file; may be called more than once."""
         self._db.close()
 
-    def _write_counts(self, counts: TokenCounts) -> None:
-        self._db.execute(
-            "INSERT INTO attempts (number, requested, unique_tokens, computed) VALUES (?, ?, ?, ?) "
-            "ON CONFLICT (number) DO UPDATE SET requested = excluded.requested, "
-            "unique_tokens = excluded.unique_tokens, computed = excluded.computed",
-            (self.attempt, counts.requested, counts.unique, counts.computed),
-        )
+    def _write_spent(self, spent: Spent) -> None:
+        counts, energy = spent.tokens or TokenCounts(), spent.energy
+        row = (self.attempt, counts.requested, counts.unique, counts.computed, spent.load, spent.inference)
+        self._db.execute("INSERT OR REPLACE INTO attempts VALUES (?, ?, ?, ?, ?, ?)", row)
+        # A counter that failed takes back what it had said.
+        self._db.execute("DELETE FROM energy WHERE attempt = ?", (self.attempt,))
+        if energy is not None:
+            counters = json.dumps(energy.counters)
+            self._db.execute("INSERT INTO energy VALUES (?, ?, ?)", (self.attempt, energy.joules, counters))
 
     def _open(self) -> sqlite3.Connection:
         try:

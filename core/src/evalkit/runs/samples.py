@@ -17,6 +17,7 @@ HEAD = re.compile(rb'\{"doc_id": (\d+), ')
 # Inside a JSON text each quote has a backslash before it: these can only begin the row's own fields.
 TAIL = b'"filter": "'
 FILTERED = b'"filtered_resps": '
+SCORED = (b"true]]], ", b"false]]], ")
 NEEDED = ("doc_id", "filter", "metrics")
 BUFFER = 1 << 20
 PREFIX, SUFFIX = "samples_", ".jsonl"
@@ -64,9 +65,9 @@ def light_rows(path: Path) -> Iterator[Row]:
     return _parsed(path, lambda line, offset: {**(_without_texts(line) or _whole(line, NEEDED)), OFFSET: offset})
 
 
-def line_texts(path: Path) -> Iterator[tuple[int, str]]:
-    """The offset and the JSON text of every row: to search in before it is parsed. Raises RunError."""
-    return _parsed(path, lambda line, offset: (offset, line.decode()))
+def raw_rows(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The offset of every row and its JSON, unread: to search in before it is parsed. Raises RunError."""
+    return _parsed(path, lambda line, offset: (offset, line))
 
 
 def row_at(path: Path, offset: int) -> Row:
@@ -118,18 +119,19 @@ def _without_texts(line: bytes) -> Row | None:
     if head is None or tail < 0:
         return None
     try:
-        row = json.loads(b"{" + line[tail:])
+        # As text: of bytes the parser would first guess the encoding.
+        row = json.loads("{" + line[_begin(line, tail) :].decode())
     except ValueError:
         return None
     if not isinstance(row.get("metrics"), list) or "doc_hash" not in row:
         return None
-    return {**row, **_choices(line, tail), "doc_id": int(head[1])}
+    return {**row, "doc_id": int(head[1])}
 
 
-def _choices(line: bytes, tail: int) -> Row:
-    """`filtered_resps` where it holds the log-probabilities of choices, and no text."""
+def _begin(line: bytes, tail: int) -> int:
+    """Where to read a row from: `filtered_resps` where the responses before it are log-probabilities, else `tail`."""
     start = line.rfind(FILTERED, 0, tail)
     value = line[start + len(FILTERED) : tail]
-    if start < 0 or not value.startswith(b"[[") or b'"' in value:
-        return {}
-    return {"filtered_resps": json.loads(value.rstrip(b", "))}
+    if start < 0 or not line.endswith(SCORED, 0, start) or not value.startswith(b"[") or b'"' in value:
+        return tail
+    return start

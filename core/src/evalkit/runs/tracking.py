@@ -82,11 +82,7 @@ def _scores(result: RunResult) -> Iterator[tuple[str, float]]:
 
 
 def _costs(result: RunResult) -> Iterator[tuple[str, float]]:
-    if result.tokens is not None:
-        for name in ("requested", "unique", "computed"):
-            yield f"tokens/{name}", float(getattr(result.tokens, name))
-    for name in ("load", "inference", "total"):
-        yield f"seconds/{name}", float(getattr(result.seconds, name))
+    yield from result.cost.numbers()
     yield "errors", float(result.errors)
     yield "unusable_documents", float(result.unusable)
 
