@@ -61,13 +61,18 @@ class IsolatedSession(BaseInferenceSession):
         return information
 
     def _again(self, error: EngineDiedError) -> None:
-        """A new child in the place of one that died. Raises `error` where there were enough."""
-        self._end()
-        if self.restarts <= 0:
-            raise error
-        self.restarts -= 1
-        self._counted, self._counts = self.token_counts() or TokenCounts(), None
-        self._begin()
+        """A new child in the place of one that died. Raises the last error where there were enough."""
+        while True:
+            self._end()
+            if self.restarts <= 0:
+                raise error
+            self.restarts -= 1
+            self._counted, self._counts = self.token_counts() or TokenCounts(), None
+            try:
+                self._begin()
+                return
+            except EngineDiedError as again:
+                error = again
 
     def _end(self) -> None:
         if self._child is not None:
