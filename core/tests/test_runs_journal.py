@@ -406,3 +406,42 @@ def test_closing_twice_is_allowed(path: Path) -> None:
     journal = Journal(path)
     journal.close()
     journal.close()
+
+
+@settings(max_examples=60)
+@given(data=st.data())
+def test_any_damage_costs_no_run(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    """Cut at any byte or with any bit flipped: what is read is right, and the journal can be written to again."""
+    path = tmp_path_factory.mktemp("damaged") / "journal.sqlite"
+    texts = {f"key {number}": f"answer {number} " * 9 for number in range(40)}
+    with Journal(path) as journal:
+        for key, text in texts.items():
+            journal.put(key, GenerationOutput(text))
+    content = bytearray(path.read_bytes())
+    if data.draw(st.booleans(), label="cut"):
+        del content[data.draw(st.integers(0, len(content)), label="bytes left") :]
+    else:
+        at = data.draw(st.integers(0, 4095) | st.integers(0, len(content) - 1), label="byte")
+        content[at] ^= 1 << data.draw(st.integers(0, 7), label="bit")
+    path.write_bytes(content)
+    assert count_answers(path) <= len(texts)
+    with Journal(path) as journal:
+        for key, output in journal.outputs().items():
+            assert isinstance(output, GenerationOutput)
+            assert output.text == texts[key]
+        journal.put("new", GenerationOutput("text"))
+        assert "new" in journal.outputs()
+
+
+@pytest.mark.parametrize("name", [b"checksum INTEGER", b"outputs (key", b"load REAL"])
+def test_a_damaged_schema_is_salvaged(path: Path, name: bytes) -> None:
+    """A flipped bit in a column's name: the answers are read all the same; in their table's, they are asked again."""
+    with Journal(path) as journal:
+        journal.put("key", GenerationOutput("text"))
+    content = bytearray(path.read_bytes())
+    content[content.index(name)] ^= 1
+    path.write_bytes(content)
+    with Journal(path) as journal:
+        assert journal.damaged == 1
+        assert set(journal.outputs()) == (set() if name.startswith(b"outputs") else {"key"})
+    assert path.with_name("journal.sqlite.damaged").read_bytes() == content

@@ -69,7 +69,7 @@ def test_values_of_every_filter_and_other_writers_rows(tmp_path: Path) -> None:
 
 def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
     """One line says which file, and what to do."""
-    with pytest.raises(RunError, match=r"samples_toy\.jsonl is missing\. Copy the whole run"):
+    with pytest.raises(RunError, match=r"samples_toy\.jsonl is missing\. Make it again with: evalkit resume"):
         read_samples(tmp_path / "samples_toy.jsonl")
     for text in (b'{"doc_id": 1, "doc": ', b"[]\n", b'{"doc_id": 1}\n', b"\xff\n"):
         (tmp_path / "cut.jsonl").write_bytes(text)

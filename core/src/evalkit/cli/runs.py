@@ -11,6 +11,7 @@ from evalkit.cli import complete
 from evalkit.cli.output import JSON, print_json, print_table, stdout_reserved
 from evalkit.cli.progress import progress_bar
 from evalkit.cli.run import report
+from evalkit.errors import RunError
 from evalkit.runs.folder import RunFolder, find_run, list_runs, runs_root
 
 RunName = Annotated[
@@ -31,13 +32,23 @@ def runs(
     as_json: bool = JSON,
 ) -> None:
     """List runs, oldest first."""
-    rows = [summary(path) for path in list_runs(folder or runs_root())]
+    rows = [_summary_or_damage(path) for path in list_runs(folder or runs_root())]
     if as_json:
         return print_json(rows)
     if not rows:
         return typer.echo(f"no runs in {folder or runs_root()}. Start one with: evalkit run TASK ...", err=True)
     columns = ("run", "state", "answers", "engine", "model", "tasks")
     print_table(columns, [tuple(row[column] for column in columns) for row in rows])
+
+
+def _summary_or_damage(path: Path) -> dict[str, Any]:
+    """One line about a run, whatever its run.json holds: a damaged one must not hide the others."""
+    try:
+        return summary(path)
+    except RunError as error:
+        typer.echo(f"warning: {error}", err=True)
+        blank = dict.fromkeys(("answers", "engine", "model", "tasks", "created"), "")
+        return {"run": path.name, "path": str(path), "state": "damaged", **blank}
 
 
 def summary(path: Path) -> dict[str, Any]:

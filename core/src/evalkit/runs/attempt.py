@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
+import uuid
 from pathlib import Path
 
 from evalkit import options
@@ -21,6 +22,7 @@ from evalkit.runs.folder import RunFolder, default_path
 from evalkit.runs.infer import OnProgress, check_lengths, infer
 from evalkit.runs.journal import Journal, Spent
 from evalkit.runs.plan import Asked, make_plan
+from evalkit.runs.progress import progress_reporter
 from evalkit.runs.resolve import build_engine, portable, resolve_model
 from evalkit.runs.score import Tally, samples
 from evalkit.runs.spec import RunSpec
@@ -82,6 +84,7 @@ class Attempt:
             else default_path("-".join(Path(name).stem if is_task_file(name) else name for name in self.spec.tasks))
         )
         manifest = {
+            "id": uuid.uuid4().hex,
             "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "status": "running",
             "spec": redact(self.spec.model_dump(exclude={"output"})),
@@ -117,14 +120,19 @@ class Attempt:
         context = self._context(folder, session)
         with Journal(folder.journal_path) as journal:
             get_plugins().hook.run_started(run=context)
-            outputs = self._infer(session, requests, journal, load)
+            outputs = self._infer(context, session, requests, journal, load)
             result = self._score(context, journal, requests, outputs)
         get_plugins().hook.run_finished(run=context, result=result)
         folder.update_manifest(status="finished")
         return result
 
     def _infer(
-        self, session: BaseInferenceSession, requests: Questions, journal: Journal, load: float
+        self,
+        context: RunContext,
+        session: BaseInferenceSession,
+        requests: Questions,
+        journal: Journal,
+        load: float,
     ) -> dict[str, Output]:
         """All answers; what they cost is in the journal."""
         with Meter() as meter:
@@ -133,13 +141,15 @@ class Attempt:
             def spent() -> Spent:
                 return Spent(session.token_counts(), load, time.perf_counter() - started, meter.energy())
 
+            asked = _unique(requests)
             try:
                 outputs = infer(
                     session,
-                    _unique(requests),
+                    asked,
                     journal,
                     batch_size=self.spec.rows,
                     on_progress=self.on_progress,
+                    on_answer=progress_reporter(context, session, len(asked)),
                     answers=self.answers,
                     spent=spent,
                 )

@@ -30,6 +30,8 @@ class Progress:
 
 
 OnProgress = Callable[[Progress], None]
+OnAnswer = Callable[[int, Output], None]
+"""Is called with the number of requests that have an answer, and with the newest answer."""
 
 
 def check_lengths(session: BaseInferenceSession, requests: Mapping[str, Sequence[Request]], *, truncate: bool) -> None:
@@ -55,6 +57,7 @@ def infer(
     *,
     batch_size: int | None,
     on_progress: OnProgress | None = None,
+    on_answer: OnAnswer | None = None,
     answers: AnswerCache | None = None,
     spent: Callable[[], Spent] | None = None,
 ) -> dict[str, Output]:
@@ -79,6 +82,8 @@ def infer(
                 answers.add(key, requests[key], output)
             if on_progress:
                 on_progress(Progress(kind, before + done, len(asked), before))
+            if on_answer:
+                on_answer(len(outputs), output)
         session.gc()
     return outputs
 

@@ -28,6 +28,12 @@ CREATE TABLE IF NOT EXISTS attempts (
     number INTEGER PRIMARY KEY, requested INTEGER, unique_tokens INTEGER, computed INTEGER, load REAL, inference REAL);
 CREATE TABLE IF NOT EXISTS energy (attempt INTEGER PRIMARY KEY, joules REAL, counters TEXT);
 """
+COLUMNS = 5
+PROBES = (
+    "SELECT key, kind, output, failed, checksum FROM outputs LIMIT 0",
+    "SELECT number, requested, unique_tokens, computed, load, inference FROM attempts LIMIT 0",
+)
+"""A damaged schema is found by them, before any answer is asked for."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -151,8 +157,10 @@ class Journal:
         try:
             return _connect(self.path)
         except sqlite3.DatabaseError as error:
-            if not self.path.exists() or isinstance(error, sqlite3.OperationalError):
+            if not self.path.exists() or not _is_damage(error):
                 raise _as_run_error(error, self.path) from error
+        except UnicodeDecodeError:
+            pass  # a damaged name in a message of SQLite's own
         return self._salvage()
 
     def _salvage(self) -> sqlite3.Connection:
@@ -188,8 +196,11 @@ def _connect(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
         db.executescript(SCHEMA)
-        verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-    except sqlite3.Error:
+        for query in PROBES:
+            db.execute(query)
+        # Not the quick check: it does not see an index that differs from its table, where later queries fail.
+        verdict = db.execute("PRAGMA integrity_check(1)").fetchone()[0]
+    except (sqlite3.Error, UnicodeDecodeError):
         db.close()
         raise
     if verdict != "ok":
@@ -199,12 +210,19 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _readable_rows(path: Path) -> Iterator[tuple[Any, ...]]:
-    with suppress(sqlite3.DatabaseError):
+    with suppress(sqlite3.DatabaseError, UnicodeDecodeError):
         db = sqlite3.connect(path)
         db.text_factory = _lenient
-        cursor = db.execute("SELECT key, kind, output, failed, checksum FROM outputs NOT INDEXED")
+        # By place: the names of columns may be what is damaged. The checksum tells whether a row is one.
+        cursor = db.execute("SELECT * FROM outputs NOT INDEXED")
         while (row := cursor.fetchone()) is not None:
-            yield row
+            if len(row) == COLUMNS:
+                yield row
+
+
+def _is_damage(error: sqlite3.DatabaseError) -> bool:
+    """Whether the file's content is at fault, and not its disk, its permissions or another process."""
+    return not isinstance(error, sqlite3.OperationalError) or error.sqlite_errorcode == sqlite3.SQLITE_ERROR
 
 
 def _as_run_error(error: sqlite3.Error, path: Path) -> RunError:
@@ -230,7 +248,7 @@ def count_answers(path: Path) -> int:
     """Answers in a journal that another process may be writing to; 0 where it cannot be read."""
     if not path.is_file():
         return 0
-    with suppress(sqlite3.Error):
+    with suppress(sqlite3.Error, UnicodeDecodeError):
         # "immutable" leaves no files behind, but must not be said of a journal that is being written to.
         still = "" if path.with_name(f"{path.name}-wal").exists() else "&immutable=1"
         db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro{still}", uri=True)

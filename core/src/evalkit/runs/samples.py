@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -77,6 +78,35 @@ def row_at(path: Path, offset: int) -> Row:
         return _whole(file.readline(), NEEDED)
 
 
+def describe_files(files: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
+    """By name, what results.json keeps of sample files: their sizes and the hashes of their bytes."""
+    return {name: {"bytes": path.stat().st_size, "sha256": _hash(path)} for name, path in files.items()}
+
+
+def check_samples(run: Path, results: Mapping[str, Any], tasks: Iterable[str], *, every_byte: bool = False) -> None:
+    """Raise RunError where a task's sample file is missing or cut; with `every_byte` also where it is changed.
+
+    Runs of older versions do not say how their files were: there only missing ones are noticed.
+    """
+    known = results.get("sample_files", {})
+    for path in (sample_path(run, task) for task in tasks):
+        expected = known.get(path.name, {})
+        again = f"Make it again with: evalkit resume {run}"
+        if not path.is_file():
+            raise RunError(f"{path} is missing. {again}")
+        size = path.stat().st_size
+        # A larger one was edited, which is its owner's business.
+        if size < expected.get("bytes", 0):
+            raise RunError(f"{path} is damaged ({size} of {expected['bytes']} bytes are left). {again}")
+        if every_byte and expected and _hash(path) != expected["sha256"]:
+            raise RunError(f"{path} was changed. {again}")
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def read_samples(path: Path) -> TaskSamples:
     """The values in a sample file. Raises RunError where it is missing or damaged."""
     found = TaskSamples()
@@ -100,10 +130,11 @@ def _parsed(path: Path, parse: Callable[[bytes, int], T]) -> Iterator[T]:
                 yield parse(line, offset)
                 offset += len(line)
     except FileNotFoundError as error:
-        raise RunError(f"{path} is missing. Copy the whole run folder, or start the run again") from error
+        raise RunError(f"{path} is missing. Make it again with: evalkit resume {path.parent}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         cause = f"{type(error).__name__}: {error}"
-        raise RunError(f"{path}, line {number} is damaged ({cause}). Run it again with: evalkit rerun") from error
+        again = f"Make it again with: evalkit resume {path.parent}"
+        raise RunError(f"{path}, line {number} is damaged ({cause}). {again}") from error
 
 
 def _whole(line: bytes, needed: tuple[str, ...]) -> Row:
