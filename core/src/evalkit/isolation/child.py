@@ -6,7 +6,10 @@ to the log: nothing but frames goes over the descriptors.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import platform
 import queue
 import signal
 import sys
@@ -65,6 +68,7 @@ class Child:
         self.channel.send({"id": -1, "closed": True})
 
     def _build(self, frame: Frame) -> Any:
+        from evalkit.answers.identity import packages_of
         from evalkit.runs.resolve import build_engine, resolve_model
 
         engine, spec = build_engine(frame["engine"], frame["engine_args"])
@@ -73,6 +77,8 @@ class Child:
             "engine": engine.to_dict(),
             "max_length": getattr(self.session, "max_length", None),
             "takes_messages": getattr(self.session, "takes_messages", False),
+            "python": platform.python_version(),
+            "packages": _hash(packages_of(frame["engine"], type(engine))),
         }
 
     def _guarded(self, frame: Frame, run: Callable[[], Any]) -> bool:
@@ -139,6 +145,10 @@ class Child:
                 yield key, None if plain is None else from_plain(plain)
             if frame.get("end"):
                 return
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def end_group() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any
@@ -260,9 +259,9 @@ class IsolatedSession(BaseInferenceSession):
         return text
 
     def describe_execution(self) -> dict[str, Any] | None:
-        """What the child says."""
-        found: dict[str, Any] | None = self._call("describe_execution")
-        return found
+        """What the child says of its session, its Python and a hash of the packages there."""
+        found: dict[str, Any] = self._call("describe_execution") or {}
+        return {**found, "isolated": {name: self.information[name] for name in ("python", "packages")}}
 
     def token_counts(self) -> TokenCounts | None:
         """Tokens since the session was built, as far as its children said."""
@@ -342,8 +341,3 @@ def _value(frame: Mapping[str, Any]) -> Any:
 
 def _in_order(outputs: Iterable[tuple[int, Any]]) -> list[Any]:
     return [output for _, output in sorted(outputs, key=lambda pair: pair[0])]
-
-
-def plain_model(model: Any) -> dict[str, Any]:
-    """A Model's fields, for the child to make it again."""
-    return dataclasses.asdict(model)
