@@ -23,8 +23,7 @@ torch = pytest.importorskip("torch")
 safetensors = pytest.importorskip("safetensors.torch")
 transformers = pytest.importorskip("transformers")
 
-CASES = {2: ["two", "two-tied-mixed"], 4: ["four", "four-hybrid-tied-mixed", "four-tensor", "four-ema"]}
-ALL = [case for cases in CASES.values() for case in cases]
+CASES = ["2-axis", "2-axis-tied-mixed", "4-axis", "4-hybrid-tied-mixed", "4-tensor", "4-axis-ema"]
 
 
 @pytest.fixture(scope="session")
@@ -32,16 +31,14 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of sharded checkpoints, one a case, written by 2 and by 4 processes."""
     folder = tmp_path_factory.mktemp("shards")
     script = Path(__file__).with_name("fsdp_shards.py")
-    for world, cases in CASES.items():
-        (folder / "store").unlink(missing_ok=True)
-        subprocess.run([sys.executable, script, folder, str(world), *cases], check=True, timeout=300)
+    subprocess.run([sys.executable, script, folder, *CASES], check=True, timeout=300)
     return folder
 
 
 @pytest.fixture
 def checkpoint(written: Path, tmp_path: Path) -> Path:
     """A copy of the 2-process checkpoint, to be damaged."""
-    return Path(shutil.copytree(written / "two" / "checkpoint-7", tmp_path / "checkpoint-7"))
+    return Path(shutil.copytree(written / "2-axis" / "checkpoint-7", tmp_path / "checkpoint-7"))
 
 
 def shards(checkpoint: Path) -> list[Path]:
@@ -66,7 +63,7 @@ def refused(checkpoint: Path, match: str, output: Path | None = None) -> None:
     assert set(output.parent.iterdir()) == before
 
 
-@pytest.mark.parametrize("case", ALL)
+@pytest.mark.parametrize("case", CASES)
 def test_merged_weights_are_the_unsharded_ones(written: Path, tmp_path: Path, case: str) -> None:
     """Bit for bit and dtype for dtype, over one axis, two axes, tensor parallelism and uneven sizes."""
     merged = merge(written / case, tmp_path / "out", kind(case))
@@ -77,7 +74,7 @@ def test_merged_weights_are_the_unsharded_ones(written: Path, tmp_path: Path, ca
     assert len({tensor.dtype for tensor in found.values()}) == (2 if "mixed" in case else 1)
 
 
-@pytest.mark.parametrize("case", ["two-tied-mixed", "four"])
+@pytest.mark.parametrize("case", ["2-axis-tied-mixed", "4-axis"])
 def test_the_merged_model_loads(written: Path, tmp_path: Path, case: str) -> None:
     """Transformers loads it with nothing missing, and tied weights are one tensor again."""
     merged = merge(written / case, tmp_path / "out")
@@ -93,9 +90,9 @@ def test_the_merged_model_loads(written: Path, tmp_path: Path, case: str) -> Non
 
 def test_a_large_model_is_several_files(written: Path, tmp_path: Path) -> None:
     """Beyond the limit the tensors go to numbered files with an index, and no file exceeds it."""
-    merged = merge(written / "four", tmp_path / "out", max_shard_bytes=8000)
+    merged = merge(written / "4-axis", tmp_path / "out", max_shard_bytes=8000)
     index = json.loads((merged / "model.safetensors.index.json").read_text(encoding="utf-8"))
-    wanted = safetensors.load_file(written / "four" / "reference.safetensors")
+    wanted = safetensors.load_file(written / "4-axis" / "reference.safetensors")
     found = {name: safetensors.load_file(merged / file)[name] for name, file in index["weight_map"].items()}
     assert {name: bits(value) for name, value in found.items()} == {name: bits(value) for name, value in wanted.items()}
     files = sorted(merged.glob("model-*.safetensors"))
@@ -107,8 +104,8 @@ def test_a_large_model_is_several_files(written: Path, tmp_path: Path) -> None:
 
 def test_the_highest_step_is_taken(written: Path, tmp_path: Path) -> None:
     """Of several checkpoints the last is merged, by number and not by name; a step without shards is passed over."""
-    shutil.copytree(written / "two" / "checkpoint-7", tmp_path / "checkpoint-9")
-    shutil.copytree(written / "two-tied-mixed" / "checkpoint-7", tmp_path / "checkpoint-10")
+    shutil.copytree(written / "2-axis" / "checkpoint-7", tmp_path / "checkpoint-9")
+    shutil.copytree(written / "2-axis-tied-mixed" / "checkpoint-7", tmp_path / "checkpoint-10")
     (tmp_path / "checkpoint-11").mkdir()
     merged = merge(tmp_path)
     assert merged == tmp_path / "checkpoint-10" / "merged"
@@ -166,7 +163,7 @@ def test_a_truncated_shard_is_named(checkpoint: Path, keep: float) -> None:
 
 def test_shards_of_another_world_size_are_refused(checkpoint: Path, written: Path) -> None:
     """Neither leftovers of an older save nor renamed files make a model."""
-    older = sorted((written / "four" / "checkpoint-7" / "pytorch_model_fsdp_0").iterdir())
+    older = sorted((written / "4-axis" / "checkpoint-7" / "pytorch_model_fsdp_0").iterdir())
     first, second = shards(checkpoint)
     extra = Path(shutil.copy(older[3], first.parent))
     refused(checkpoint, r"several world sizes: \[2, 4\]")
@@ -185,7 +182,7 @@ def test_shards_of_another_world_size_are_refused(checkpoint: Path, written: Pat
 
 def test_shards_of_different_saves_are_refused(checkpoint: Path, written: Path) -> None:
     """A rank whose tensors have another shape, dtype or name belongs to another model."""
-    other = written / "two-tied-mixed" / "checkpoint-7" / "pytorch_model_fsdp_0" / shards(checkpoint)[1].name
+    other = written / "2-axis-tied-mixed" / "checkpoint-7" / "pytorch_model_fsdp_0" / shards(checkpoint)[1].name
     shutil.copy(other, shards(checkpoint)[1])
     refused(checkpoint, "different saves")
 
@@ -252,7 +249,7 @@ def test_other_mistakes_are_one_line_each(checkpoint: Path, tmp_path: Path) -> N
 
 def test_the_command_prints_one_result(written: Path, tmp_path: Path) -> None:
     """`python -m evalkit_http.merge` prints what POST /merge answers, or one line and status 2."""
-    command = [sys.executable, "-m", "evalkit_http.merge", str(written / "four-ema"), "--type"]
+    command = [sys.executable, "-m", "evalkit_http.merge", str(written / "4-axis-ema"), "--type"]
     done = subprocess.run(
         [*command, "ema", "--output", str(tmp_path / "out")], capture_output=True, text=True, check=True
     )
