@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from evalkit.errors import ConfigError
 from evalkit.runs.folder import runs_root
+from evalkit_http.security.settings import SecuritySettings
+from evalkit_http.security.tokens import Tokens
 
 ANY_HOST = "*"
 
@@ -22,8 +24,9 @@ class ServerArgs:
 
     `state_dir` keeps the jobs; its default is the folder `service` below that of runs. `devices` are names such as
     "cuda:1" or "cpu"; empty: all GPUs of the machine and `cpu_slots` slots without one. `free_port` takes any free port
-    instead of `port`. Paths that a request names must lie in `model_roots` and `output_roots`; without model roots any
-    model may be named, without output roots no `output_dir`. Webhooks go to `webhook_hosts` alone ("*": to any).
+    instead of `port`. `security` says who may ask and for which paths; by default it has the tokens of EVALKIT_TOKENS.
+    Webhooks go to `webhook_hosts` alone ("*": to any). `allow_references` lets requests name engines and tasks that no
+    plugin registered, by "module:attribute" or by file: that is, run any code.
     """
 
     host: str = "127.0.0.1"
@@ -40,14 +43,12 @@ class ServerArgs:
     checkpoint_wait: float = 600.0
     checkpoint_settle: float = 5.0
     data_dir: str | None = None
-    model_roots: tuple[str, ...] = ()
-    output_roots: tuple[str, ...] = ()
     webhook_hosts: tuple[str, ...] = ()
     webhook_secret: str | None = field(default=None, repr=False)
     allow_references: bool = False
     allow_code_execution: bool = False
-    trust_remote_code: bool = False
     free_port: bool = False
+    security: SecuritySettings | None = None
 
     def __post_init__(self) -> None:
         """Raises ServerArgsError, which is a ValueError, for a value that cannot be used."""
@@ -58,13 +59,24 @@ class ServerArgs:
             least = 0 if name == "cpu_slots" and self.devices else 1
             _check(name, _is_count(value) and value >= least, value, f"a number from {least} on")
         prefix = self.temp_dir_prefix
-        _check("temp_dir_prefix", Path(prefix + "x").name == prefix + "x" and prefix != ".", prefix, "part of a file name")
+        _check(
+            "temp_dir_prefix", Path(prefix + "x").name == prefix + "x" and prefix != ".", prefix, "part of a file name"
+        )
         for name in ("job_timeout", "max_age_days"):
             value = getattr(self, name)
             _check(name, value is None or _is_positive(value), value, "a positive number, or None for no limit")
         for name in ("kill_after", "checkpoint_wait", "checkpoint_settle"):
             value = getattr(self, name)
             _check(name, value == 0 or _is_positive(value), value, "a number of seconds")
+        given = self.security or SecuritySettings(tokens=Tokens.read())
+        # The class is frozen for its users, not for its own making.
+        object.__setattr__(self, "security", replace(given, host=self.host))
+
+    @property
+    def guards(self) -> SecuritySettings:
+        """The security settings, for this host."""
+        assert self.security is not None
+        return self.security
 
     @property
     def folder(self) -> Path:

@@ -42,18 +42,29 @@ class Watch:
 
     settle: float
     _seen: dict[Path, tuple[Signature, float]] = field(default_factory=dict)
+    _since: dict[Path, float] = field(default_factory=dict)
 
     def reason(self, path: Path) -> str | None:
         """Why a checkpoint is not ready; None where it is."""
+        self._since.setdefault(path, time.monotonic())
         try:
             lack = missing(path)
             signature = _signature(path)
         except OSError as error:  # a file went away between two looks: somebody writes there
             return f"{path.name} is changing ({error.strerror})"
         if lack is None and (self._at_rest(path, signature) or _age(path) >= self.settle):
-            self._seen.pop(path, None)
+            self.forget(path)
             return None
         return lack or f"{path.name} changed less than {self.settle:g} s ago"
+
+    def waited(self, path: Path) -> float:
+        """Seconds since the first look."""
+        return time.monotonic() - self._since.get(path, time.monotonic())
+
+    def forget(self, path: Path) -> None:
+        """The next look is the first."""
+        self._seen.pop(path, None)
+        self._since.pop(path, None)
 
     def _at_rest(self, path: Path, signature: Signature) -> bool:
         # The clock of a file server may be another one than ours: what did not change between looks rests, too.
@@ -116,7 +127,7 @@ def _whole_safetensors(file: Path) -> bool:
             ends = [value["data_offsets"][1] for name, value in tensors.items() if name != "__metadata__"]
         except (ValueError, KeyError, AttributeError, TypeError, IndexError):
             return False
-    return size == 8 + length + max(ends, default=0)
+    return bool(size == 8 + length + max(ends, default=0))
 
 
 def _whole_gguf(file: Path) -> bool:

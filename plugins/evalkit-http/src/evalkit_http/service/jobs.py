@@ -141,7 +141,8 @@ class JobStore:
                 raise QueueFullError(f"{most} jobs wait already. Try again later")
             fields = (secrets.token_hex(8), new.kind, new.priority, request, json.dumps(new.work), time.time(), new.key)
             self._db.execute(
-                "INSERT INTO jobs (id, kind, priority, request, work, created, key) VALUES (?, ?, ?, ?, ?, ?, ?)", fields
+                "INSERT INTO jobs (id, kind, priority, request, work, created, key) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                fields,
             )
             return _job(self._row("id = ?", fields[0])), True
 
@@ -173,14 +174,14 @@ class JobStore:
     def counts(self) -> dict[str, int]:
         """How many jobs there are by status."""
         with self._lock:
-            rows = self._db.execute("SELECT status, COUNT(*) FROM jobs GROUP BY status").fetchall()
-        return {status: 0 for status in JobStatus} | dict(map(tuple, rows))
+            rows = self._db.execute("SELECT status, COUNT(*) AS jobs FROM jobs GROUP BY status").fetchall()
+        return {**dict.fromkeys(map(str, JobStatus), 0), **{row["status"]: row["jobs"] for row in rows}}
 
     def ended(self) -> dict[str, int]:
         """How many jobs ever ended so, those that are forgotten included."""
         with self._lock:
             rows = self._db.execute("SELECT status, jobs FROM ended").fetchall()
-        return {status: 0 for status in FINAL} | dict(map(tuple, rows))
+        return {**dict.fromkeys(map(str, FINAL), 0), **{row["status"]: row["jobs"] for row in rows}}
 
     def recent(self, most: int, status: JobStatus | None = None) -> list[Job]:
         """The youngest jobs, youngest first."""
@@ -224,7 +225,9 @@ class JobStore:
         fields = "status = 'queued', devices = '[]', not_before = 0, reason = ?"
         return self._change(fields, (reason,), id, "status = 'running'")
 
-    def finish(self, id: str, status: JobStatus, *, result: dict[str, Any] | None = None, error: str | None = None) -> bool:
+    def finish(
+        self, id: str, status: JobStatus, *, result: dict[str, Any] | None = None, error: str | None = None
+    ) -> bool:
         """Move a job to a final status; False where it has one."""
         now = time.time()
         text = None if result is None else json.dumps(result)
@@ -261,7 +264,9 @@ class JobStore:
     def webhooks(self, now: float, most: int) -> list[Job]:
         """Ended jobs of which somebody is still to be told."""
         with self._lock:
-            rows = self._db.execute("SELECT * FROM jobs WHERE webhook_due <= ? ORDER BY webhook_due LIMIT ?", (now, most))
+            rows = self._db.execute(
+                "SELECT * FROM jobs WHERE webhook_due <= ? ORDER BY webhook_due LIMIT ?", (now, most)
+            )
             return [_job(row) for row in rows]
 
     def tell_again(self, id: str, due: float | None) -> None:
@@ -272,8 +277,9 @@ class JobStore:
         """Ended jobs behind the youngest `keep`, and those that ended `before`; nobody is still to be told of them."""
         with self._lock:
             query = (
-                "SELECT * FROM jobs WHERE completed IS NOT NULL AND webhook_due IS NULL AND (completed < ? OR number IN "
-                "(SELECT number FROM jobs WHERE completed IS NOT NULL ORDER BY completed DESC LIMIT -1 OFFSET ?))"
+                "SELECT * FROM jobs WHERE completed IS NOT NULL AND webhook_due IS NULL AND (completed < ? "
+                "OR number IN (SELECT number FROM jobs WHERE completed IS NOT NULL "
+                "ORDER BY completed DESC LIMIT -1 OFFSET ?))"
             )
             return [_job(row) for row in self._db.execute(query, (before, keep))]
 

@@ -11,9 +11,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from evalkit_http.security.tokens import without_tokens
+
+WEBHOOK_SECRET = "EVALKIT_WEBHOOK_SECRET"
 MARK = "EVALKIT_JOB_FOLDER"
 """In the environment of a job's process and of all that it starts: how they are found again."""
-NOT_INHERITED = ("EVALKIT_TOKEN", "EVALKIT_WEBHOOK_SECRET")
 SWEEP_SECONDS = 30
 
 
@@ -22,7 +24,8 @@ async def start(words: Sequence[str], folder: Path, log: Path, environment: Mapp
 
     Call it in the thread that lives as long as the server: the child dies with the thread that started it.
     """
-    kept = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
+    kept = without_tokens(os.environ)
+    kept.pop(WEBHOOK_SECRET, None)
     command = (sys.executable, "-m", "evalkit_http.service.child", str(os.getpid()), *words)
     with log.open("ab") as output:
         return await asyncio.create_subprocess_exec(

@@ -59,9 +59,13 @@ class Slots:
         found = self.matching(need)
         if not found:
             wanted = need.device or CPU
-            raise ConfigError(f"there is no device {wanted!r}.{did_you_mean(wanted, {*self.names, *map(kind, self.names)})}")
+            raise ConfigError(
+                f"there is no device {wanted!r}.{did_you_mean(wanted, {*self.names, *map(kind, self.names)})}"
+            )
         if need.count > len(found):
-            raise ConfigError(f"num_gpus is {need.count}, but only {len(found)} fit ({', '.join(found)}). Ask for fewer")
+            raise ConfigError(
+                f"num_gpus is {need.count}, but only {len(found)} fit ({', '.join(found)}). Ask for fewer"
+            )
 
     def take(self, need: Need, reserved: Collection[str] = ()) -> tuple[str, ...] | None:
         """Take slots that are free and not `reserved` for a job before this one; None where there are too few."""

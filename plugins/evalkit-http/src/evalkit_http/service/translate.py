@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from evalkit.engine import redact
 from evalkit.errors import ConfigError, ModelNotFoundError, UnknownNameError, did_you_mean
 from evalkit.model import Model
-from evalkit.options import check_options, fields_of, parse_assignments
+from evalkit.options import check_options, parse_assignments
 from evalkit.plugins import get_plugins, load_engine_class
-from evalkit.runner import looks_like_path
 from evalkit.runs.plan import load_tasks
 from evalkit.runs.spec import make_spec
 from evalkit.specs import EngineSpec
 from evalkit.tasks.base import Task
 from evalkit.tasks.files import is_task_file
 from evalkit.tasks.overrides import GenOptions
+from evalkit_http.security import allowed_path, check_arguments
+from evalkit_http.security.paths import looks_like_path
 from evalkit_http.service.args import ServerArgs
 from evalkit_http.service.protocol import EvaluateRequest
 from evalkit_http.service.slots import CPU, GPU, Need, Slots, kind
+from evalkit_http.service.webhooks import check_webhook
 
 MODEL_NAMES = ("pretrained", "model", "path")
 GEN_NAMES = {"until": "stop", "max_gen_toks": "max_new_tokens"}
@@ -44,20 +47,25 @@ SAME_FIELDS = (
 def evaluation_work(request: EvaluateRequest, args: ServerArgs, slots: Slots) -> dict[str, Any]:
     """A job's work: the fields of a run, its slots, its checkpoint. Raises EvalkitError for what cannot be run."""
     _check_wishes(request, args)
+    check_webhook(request.webhook, args)
     values = dict(request.model_args or {})
-    model = _take_model(values)
+    asked = _take_model(values)
+    check_arguments(values, args.guards)
     cls, engine = load_engine_class(_registered("engine", request.model, args))
     need = Need(request.num_gpus, request.device)
     slots.check(need)
     model_args, engine_args = _split(values, cls, request.model)
     engine_args |= _device(request, cls, engine_args, slots)
+    path = _local(asked, args)
+    if path is None:
+        _check_name(asked, engine)
     tasks = _tasks(tuple(_registered("task", name, args) for name in request.tasks))
     _check_tasks(tasks, request, args)
     spec = {
         **{name: value for name in SAME_FIELDS if (value := getattr(request, name)) is not None},
         "engine": request.model,
         "engine_args": engine_args,
-        "model": str(Path(model).absolute()) if Path(model).exists() else model,
+        "model": path or asked,
         "model_args": model_args,
         "limit": _limit(request.limit),
         "batch_size": _batch_size(request.batch_size),
@@ -66,12 +74,13 @@ def evaluation_work(request: EvaluateRequest, args: ServerArgs, slots: Slots) ->
     }
     given = {name: value for name, value in spec.items() if value not in (None, {})}
     make_spec(given)
-    _check_paths(spec, args)
     return {
         "spec": given,
         "slots": {"count": need.count, "device": need.device},
         "timeout": request.timeout or args.job_timeout,
-        "checkpoint": _checkpoint(model, engine),
+        "checkpoint": path,
+        "webhook": request.webhook,
+        "prefix": args.temp_dir_prefix,
         "output_dir": _output_dir(request, args),
     }
 
@@ -84,17 +93,11 @@ def _check_wishes(request: EvaluateRequest, args: ServerArgs) -> None:
         )
     plain = request.model_dump(mode="json")
     if redact(plain) != plain:
-        raise ConfigError("the request holds a secret, which would be stored. Set it in the server's environment instead")
+        raise ConfigError(
+            "the request holds a secret, which would be stored. Set it in the server's environment instead"
+        )
     if request.allow_code_execution and not args.allow_code_execution:
         raise ConfigError("code that a model writes may not run on this server. Leave out allow_code_execution")
-    if _trusts(plain) and not args.trust_remote_code:
-        raise ConfigError("code that comes with a checkpoint may not run on this server. Leave out trust_remote_code")
-
-
-def _trusts(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return any((name == "trust_remote_code" and item) or _trusts(item) for name, item in value.items())
-    return isinstance(value, list) and any(map(_trusts, value))
 
 
 def _registered(what: str, name: str, args: ServerArgs) -> str:
@@ -114,7 +117,7 @@ def _take_model(values: dict[str, Any]) -> str:
 
 def _split(values: dict[str, Any], engine: type[Any], name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """The options of the model, and those of the engine. Raises ConfigError for one of neither."""
-    of_model, of_engine = set(fields_of(Model)) - {"path"}, set(fields_of(engine))
+    of_model, of_engine = _options(Model) - {"path"}, _options(engine)
     for option in values:
         if option not in of_model | of_engine:
             hint = did_you_mean(option, of_model | of_engine)
@@ -126,9 +129,13 @@ def _split(values: dict[str, Any], engine: type[Any], name: str) -> tuple[dict[s
     return model_args, engine_args
 
 
+def _options(cls: type[Any]) -> set[str]:
+    return {field.name for field in dataclasses.fields(cls) if field.init} if dataclasses.is_dataclass(cls) else set()
+
+
 def _device(request: EvaluateRequest, engine: type[Any], given: Mapping[str, Any], slots: Slots) -> dict[str, Any]:
     """The engine's device, as its process sees it: of the slots that it gets, the first is number 0."""
-    if request.device is None or "device" in given or "device" not in fields_of(engine):
+    if request.device is None or "device" in given or "device" not in _options(engine):
         return {}
     wanted = kind(request.device)
     names = {GPU: [f"{GPU}:0", GPU, "auto"], CPU: [CPU, CPU.upper(), "auto"]}.get(wanted, [request.device, wanted])
@@ -177,10 +184,18 @@ def _generation(given: str | dict[str, Any] | None) -> dict[str, Any]:
     return named
 
 
-def _checkpoint(model: str, engine: EngineSpec) -> str | None:
-    """The local path that must be complete before the job starts; None for a registered name or a hub id."""
-    if Path(model).exists() or (looks_like_path(model) and model not in get_plugins().models):
-        return str(Path(model).expanduser().absolute())
+def _local(model: str, args: ServerArgs) -> str | None:
+    """The checkpoint on this machine that is meant, which may still have to be written; None for any other name."""
+    roots = args.guards.model_roots
+    if model in get_plugins().models and not Path(model).exists():
+        return None
+    # "checkpoints/step_5" may be a hub id, unless there is such a folder here.
+    is_ours = "/" in model and any((root / Path(model).parts[0]).is_dir() for root in roots)
+    return str(allowed_path(model, roots)) if is_ours or looks_like_path(model) else None
+
+
+def _check_name(model: str, engine: EngineSpec) -> None:
+    """Raise for a registered model in another format, and for a name that was probably meant to be one."""
     models = get_plugins().models
     if model in models:
         formats = models.get(model).formats
@@ -191,50 +206,11 @@ def _checkpoint(model: str, engine: EngineSpec) -> str | None:
             )
     elif "/" not in model and (near := did_you_mean(model, models.owners)).startswith(" Did"):
         raise UnknownNameError(f"unknown model {model!r}.{near}")
-    return None
-
-
-def _check_paths(spec: Mapping[str, Any], args: ServerArgs) -> None:
-    """Raise ConfigError for a local path outside the model roots, whatever option it is the value of."""
-    if not args.model_roots:
-        return
-    for value in _texts([spec["model"], spec["model_args"], spec["engine_args"]]):
-        if looks_like_path(value) or _is_there(value):
-            inside(value, args.model_roots, "model")
 
 
 def _output_dir(request: EvaluateRequest, args: ServerArgs) -> str | None:
-    if request.output_dir is None:
-        return None
-    if not args.output_roots:
-        raise ConfigError("this server writes to no output_dir. Leave it out: results are in the job's info")
-    return inside(request.output_dir, args.output_roots, "output")
-
-
-def inside(path: str, roots: tuple[str, ...], what: str) -> str:
-    """The path with its links resolved. Raises ConfigError where it is in none of the folders."""
-    real = Path(path).expanduser().resolve()
-    if not any(real.is_relative_to(Path(root).resolve()) for root in roots):
-        raise ConfigError(f"{what} path {path!r} is outside the folders that this server may use. Choose one inside")
-    return str(real)
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _texts(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _texts(item)
-
-
-def _is_there(value: str) -> bool:
-    try:
-        return Path(value).exists()
-    except OSError:  # longer than any file name
-        return False
+    given = request.output_dir
+    return None if given is None else str(allowed_path(given, args.guards.output_roots))
 
 
 def canonical(request: EvaluateRequest) -> dict[str, Any]:
