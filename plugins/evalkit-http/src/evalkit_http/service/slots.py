@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from evalkit.errors import ConfigError, did_you_mean
+from evalkit.errors import ConfigError
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 SMI = ("nvidia-smi", "--query-gpu=index", "--format=csv,noheader")
@@ -59,9 +59,7 @@ class Slots:
         found = self.matching(need)
         if not found:
             wanted = need.device or CPU
-            raise ConfigError(
-                f"there is no device {wanted!r}.{did_you_mean(wanted, {*self.names, *map(kind, self.names)})}"
-            )
+            raise ConfigError(f"there is no device {wanted!r}. This server has: {', '.join(self.names)}")
         if need.count > len(found):
             raise ConfigError(
                 f"num_gpus is {need.count}, but only {len(found)} fit ({', '.join(found)}). Ask for fewer"

@@ -49,6 +49,7 @@ def evaluation_work(request: EvaluateRequest, args: ServerArgs, slots: Slots) ->
     _check_wishes(request, args)
     check_webhook(request.webhook, args)
     values = dict(request.model_args or {})
+    names = tuple(_registered("task", name, args) for name in request.tasks)
     asked = _take_model(values)
     check_arguments(values, args.guards)
     cls, engine = load_engine_class(_registered("engine", request.model, args))
@@ -59,7 +60,7 @@ def evaluation_work(request: EvaluateRequest, args: ServerArgs, slots: Slots) ->
     path = _local(asked, args)
     if path is None:
         _check_name(asked, engine)
-    tasks = _tasks(tuple(_registered("task", name, args) for name in request.tasks))
+    tasks = _tasks(names)
     _check_tasks(tasks, request, args)
     spec = {
         **{name: value for name in SAME_FIELDS if (value := getattr(request, name)) is not None},
