@@ -249,11 +249,11 @@ def test_other_mistakes_are_one_line_each(checkpoint: Path, tmp_path: Path) -> N
 
 def test_the_command_prints_one_result(written: Path, tmp_path: Path) -> None:
     """`python -m evalkit_http.merge` prints what POST /merge answers, or one line and status 2."""
-    command = [sys.executable, "-m", "evalkit_http.merge", str(written / "4-axis-ema"), "--type"]
+    command = [sys.executable, "-m", "evalkit_http.merge", str(written / "4-axis-ema"), "--json", "--type"]
     done = subprocess.run(
         [*command, "ema", "--output", str(tmp_path / "out")], capture_output=True, text=True, check=True
     )
-    assert json.loads(done.stdout) == {"success": True, "message": "merged", "merged_path": str(tmp_path / "out")}
+    assert json.loads(done.stdout) == {"success": True, "message": "Merged", "merged_path": str(tmp_path / "out")}
     failed = subprocess.run([*command, "regular"], capture_output=True, text=True, check=False)
     assert (failed.returncode, failed.stdout, failed.stderr.count("\n")) == (2, "", 1)
     assert failed.stderr.startswith("evalkit: neither ")

@@ -49,6 +49,14 @@ def merge(
     return output
 
 
+def is_merged(checkpoint_path: str | Path, output_path: str | Path, checkpoint_type: str = "regular") -> bool:
+    """Whether `output_path` is what `merge` makes of the checkpoint as it is now."""
+    try:
+        return _is_done(Path(output_path), _record(find_checkpoint(Path(checkpoint_path), checkpoint_type)))
+    except EvalkitError:
+        return False
+
+
 def _write(
     checkpoint: Checkpoint, others: list[Path], folder: Path, max_shard_bytes: int, on_progress: Progress | None
 ) -> None:

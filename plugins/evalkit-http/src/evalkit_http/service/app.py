@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from evalkit_http import __version__
+from evalkit_http.merge import routes as merging
 from evalkit_http.security import secure
 from evalkit_http.service.args import ServerArgs
 from evalkit_http.service.routes import router
@@ -38,5 +39,6 @@ def create_app(args: ServerArgs, service: Service | None = None) -> FastAPI:
     )
     app.state.args = args
     app.include_router(router)
+    app.include_router(merging.router)
     secure(app, args.guards)
     return app
