@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from evalkit import decoding
 from evalkit.requests import GenerationOutput
-from evalkit.scoring import ScoredTokens, Span
+from evalkit.scoring import ScoredTokens, Scores, Span
 from evalkit.scoring.collect import Collector
 from evalkit.scoring.forest import SpanTable, build_forest
 from evalkit.scoring.logits import target_scores
@@ -56,7 +56,7 @@ class CellSession(TokenSession):
         """Keep these cells, in ascending order, and forget all others."""
 
     # ── scoring ─────────────────────────────────────────────────────────────────────────────────────────
-    def score_forest(self, batches: Iterator[TreeBatch]) -> Iterator[tuple[TreeBatch, NDArray[np.float64], Bools]]:
+    def score_forest(self, batches: Iterator[TreeBatch]) -> Iterator[tuple[TreeBatch, Scores]]:
         """Score tree batches, each in one pass; the chain that they share stays in the first cells."""
         self.keep(np.arange(0))
         cells = 0
@@ -70,16 +70,16 @@ class CellSession(TokenSession):
             logits = self.run(batch.tokens.astype(np.int64), batch.positions, mask, batch.rows)
             cells = batch.keep + batch.chain
             self.keep(np.arange(cells))
-            yield batch, *target_scores(logits, batch.target_rows, batch.targets)
+            yield batch, target_scores(logits, batch.target_rows, batch.targets, batch.tops)
 
     def score_batch(self, spans: list[Span]) -> list[ScoredTokens]:
         """Score spans as a forest of their own."""
         forest = build_forest(SpanTable.of(spans))
         collector = Collector(forest)
         found: dict[int, ScoredTokens] = {}
-        for batch, logprobs, greedy in self.score_forest(plan_forest(forest, self.batch_tokens)):
+        for batch, scores in self.score_forest(plan_forest(forest, self.batch_tokens)):
             self.count_computed(len(batch.tokens))
-            found.update(collector.add(batch, logprobs, greedy))
+            found.update(collector.add(batch, scores))
         return [found[number] for number in range(len(spans))]
 
     # ── generation ──────────────────────────────────────────────────────────────────────────────────────

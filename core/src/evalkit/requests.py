@@ -99,6 +99,8 @@ class LoglikelihoodRequest:
     context_ids: tuple[int, ...] | None = None
     """Token ids of the context, where the caller has encoded the pair itself (both or neither)."""
     continuation_ids: tuple[int, ...] | None = None
+    logprobs: int | None = None
+    """So many most likely tokens are wanted beside each scored one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,8 @@ class LoglikelihoodOutput:
     error: str | None = None
     notes: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    top_logprobs: tuple[tuple[tuple[int, float], ...], ...] | None = None
+    """At each scored token's place the most likely tokens, best first: (token id, log-probability)."""
 
 
 @dataclass(frozen=True, slots=True)

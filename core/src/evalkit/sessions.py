@@ -11,9 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from evalkit.engine import BaseInferenceSession, TooLong
 from evalkit.errors import EvalkitError, OutOfMemoryError, RequestError, one_line
 from evalkit.requests import (
@@ -30,6 +27,7 @@ from evalkit.requests import (
 from evalkit.scoring import (
     EncodedPair,
     ScoredTokens,
+    Scores,
     Span,
     Tokenizer,
     encode_pairs,
@@ -76,10 +74,8 @@ class TokenSession(BaseInferenceSession):
     def score_batch(self, spans: list[Span]) -> list[ScoredTokens]:
         """Score spans in one pass. Raises OutOfMemoryError, and is then called with fewer."""
 
-    def score_forest(
-        self, batches: Iterator[TreeBatch]
-    ) -> Iterator[tuple[TreeBatch, NDArray[np.float64], NDArray[np.bool_]]]:
-        """Run tree batches in order; yield each with its targets' log-probabilities and whether each is greedy.
+    def score_forest(self, batches: Iterator[TreeBatch]) -> Iterator[tuple[TreeBatch, Scores]]:
+        """Run tree batches in order; yield each with the scores of its targets.
 
         Called instead of `score_batch` where `shares_prefixes` is true. Raises OutOfMemoryError, and is then
         called anew with smaller batches of what is left.
@@ -125,7 +121,7 @@ class TokenSession(BaseInferenceSession):
             if problem := self._pair_problem(pair):
                 yield keys[index], LoglikelihoodOutput(error=problem)
             else:
-                spans.append(self._span(pair))
+                spans.append(replace(self._span(pair), tops=asked[index].logprobs or 0))
                 owners.append(index)
         for position, scored in self._score(spans, batch_size):
             index = owners[position]
@@ -140,6 +136,7 @@ class TokenSession(BaseInferenceSession):
                     token_count=len(scored.logprobs),
                     token_logprobs=scored.logprobs,
                     notes=pairs[index].notes + self._truncation_note(pairs[index]),
+                    top_logprobs=_first_tops(scored, asked[index].logprobs),
                 ),
             )
 
@@ -230,9 +227,9 @@ class TokenSession(BaseInferenceSession):
             fresh = fresh or forest.fresh.tolist()
             collector = Collector(forest)
             try:
-                for batch, logprobs, greedy in self.score_forest(plan_forest(forest, budget)):
+                for batch, scores in self.score_forest(plan_forest(forest, budget)):
                     self.count_computed(len(batch.tokens))
-                    for place, scored in collector.add(batch, logprobs, greedy):
+                    for place, scored in collector.add(batch, scores):
                         number = numbers[place]
                         self._count_answered(len(left.pop(number).fed), fresh[number])
                         yield number, scored
@@ -400,6 +397,14 @@ def _in_order(outputs: Iterable[tuple[int, Any]]) -> list[Any]:
 
 def _with_notes(output: GenerationOutput, notes: tuple[str, ...]) -> GenerationOutput:
     return replace(output, notes=output.notes + notes) if notes else output
+
+
+def _first_tops(scored: ScoredTokens, count: int | None) -> tuple[tuple[tuple[int, float], ...], ...] | None:
+    """As many likely tokens as the request wants, of as many as its pass gave."""
+    if count is None:
+        return None
+    top = scored.top if count else ((),) * len(scored.logprobs)
+    return None if top is None else tuple(likely[:count] for likely in top)
 
 
 def _join_windows(windows: Iterable[ScoredTokens | str | None]) -> RollingLoglikelihoodOutput:

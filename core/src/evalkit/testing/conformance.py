@@ -14,6 +14,7 @@ import json
 import math
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -81,6 +82,23 @@ class SessionConformance:
             if output.token_logprobs is not None:
                 assert len(output.token_logprobs) == output.token_count
                 assert sum(output.token_logprobs) == pytest.approx(output.logprob, abs=self.tolerance)
+
+    def test_likely_tokens_stand_beside_scored_ones(
+        self, session: BaseInferenceSession, pairs: list[LoglikelihoodRequest]
+    ) -> None:
+        """`logprobs` gives that many tokens at each place, best first; a token that is the best has its very value."""
+        plain = session.loglikelihood(pairs)
+        asked = [replace(pair, logprobs=index % 4) for index, pair in enumerate(pairs)]
+        for index, (output, expected) in enumerate(zip(session.loglikelihood(asked), plain, strict=True)):
+            if output.top_logprobs is None or output.token_logprobs is None:
+                pytest.skip("the engine does not say which tokens are likely")
+            assert output.logprob == pytest.approx(expected.logprob, abs=self.tolerance)
+            assert [len(top) for top in output.top_logprobs] == [index % 4] * output.token_count
+            assert all(list(top) == sorted(top, key=lambda pair: -pair[1]) for top in output.top_logprobs)
+            if index % 4:
+                best = [top[0][1] for top in output.top_logprobs]
+                assert all(logprob <= first for logprob, first in zip(output.token_logprobs, best, strict=True))
+                assert output.is_greedy == (list(output.token_logprobs) == best)
 
     @pytest.mark.parametrize("batch_size", [1, 2, 64])
     def test_scores_do_not_depend_on_batch_size_or_order(

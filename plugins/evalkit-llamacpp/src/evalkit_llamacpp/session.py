@@ -8,14 +8,12 @@ from importlib.metadata import version
 from typing import Any
 
 import llama_cpp
-import numpy as np
-from numpy.typing import NDArray
 
 from evalkit import decoding
 from evalkit.errors import ConfigError
 from evalkit.model import Model
 from evalkit.requests import GenerationOutput
-from evalkit.scoring import ScoredTokens, Span, Tokenizer
+from evalkit.scoring import ScoredTokens, Scores, Span, Tokenizer
 from evalkit.scoring.collect import Collector
 from evalkit.scoring.forest import SpanTable, build_forest
 from evalkit.scoring.planner import TreeBatch, plan_forest
@@ -95,13 +93,11 @@ class LlamaCppSession(TokenSession):
             self._context = None
 
     # ── scoring ─────────────────────────────────────────────────────────────────────────────────────────
-    def score_forest(
-        self, batches: Iterator[TreeBatch]
-    ) -> Iterator[tuple[TreeBatch, NDArray[np.float64], NDArray[np.bool_]]]:
+    def score_forest(self, batches: Iterator[TreeBatch]) -> Iterator[tuple[TreeBatch, Scores]]:
         """Score tree batches; what they share stays in the cache."""
         context = self.context()
         for batch in batches:
-            yield batch, *forest.score(context, batch, self.engine.n_batch)
+            yield batch, forest.score(context, batch, self.engine.n_batch)
 
     def score_batch(self, spans: list[Span]) -> list[ScoredTokens]:
         """Score spans one after another, sharing nothing."""
@@ -109,9 +105,9 @@ class LlamaCppSession(TokenSession):
         for span in spans:
             tree = build_forest(SpanTable.of([span]))
             collector = Collector(tree)
-            for batch, logprobs, greedy in self.score_forest(plan_forest(tree, self.engine.n_batch)):
+            for batch, scores in self.score_forest(plan_forest(tree, self.engine.n_batch)):
                 self.count_computed(len(batch.tokens))
-                found += [scored for _, scored in collector.add(batch, logprobs, greedy)]
+                found += [scored for _, scored in collector.add(batch, scores)]
         return found
 
     # ── generation ──────────────────────────────────────────────────────────────────────────────────────

@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from evalkit.model import Model
 from evalkit.requests import GenerationOutput
-from evalkit.scoring import ScoredTokens, Span
+from evalkit.scoring import ScoredTokens, Scores, Span
 from evalkit.scoring.planner import TreeBatch
 from evalkit.sessions import DecodeRequest, TokenSession
 from evalkit.tokenizers import context_length, load_tokenizer
@@ -95,29 +94,29 @@ class TransformersSession(TokenSession):
         own_row = torch.arange(len(targets), device=self.device)
         with torch.inference_mode(), memory_errors(self.device):
             inputs = self._inputs(spans)
-            logprobs, greedy = self.head.score(
-                lambda: self.forward(**inputs).logits, (rows, positions), own_row, targets
+            tops = max(span.tops for span in spans)
+            scores = self.head.score(
+                lambda: self.forward(**inputs).logits, (rows, positions), own_row, targets, tops=tops
             )
-        parts = zip(logprobs.cpu().split(counts), greedy.cpu().split(counts), strict=True)
-        return [ScoredTokens(tuple(values.tolist()), bool(hits.all())) for values, hits in parts]
+        ends = np.cumsum(counts).tolist()
+        return [scores.part(end - count, end) for end, count in zip(ends, counts, strict=True)]
 
-    def score_forest(
-        self, batches: Iterator[TreeBatch]
-    ) -> Iterator[tuple[TreeBatch, NDArray[np.float64], NDArray[np.bool_]]]:
+    def score_forest(self, batches: Iterator[TreeBatch]) -> Iterator[tuple[TreeBatch, Scores]]:
         """Score tree batches, each one packed row; what they share stays in the tree's cache."""
         with self.tree.installed():
             for batch in batches:
                 with torch.inference_mode(), memory_errors(self.device), self.tree.running(batch):
-                    logprobs, greedy = self._score_tree(batch)
-                yield batch, logprobs.double().cpu().numpy(), greedy.cpu().numpy()
+                    scores = self._score_tree(batch)
+                yield batch, scores
 
-    def _score_tree(self, batch: TreeBatch) -> tuple[Tensor, Tensor]:
+    def _score_tree(self, batch: TreeBatch) -> Scores:
         rows = torch.from_numpy(batch.rows)
         return self.head.score(
             lambda: self._tree_forward(batch),
             (torch.zeros_like(rows), rows),
             torch.from_numpy(batch.target_rows).to(self.device),
             torch.from_numpy(batch.targets).long().to(self.device),
+            tops=batch.tops,
         )
 
     def tree_logits(self, batch: TreeBatch) -> Tensor:
