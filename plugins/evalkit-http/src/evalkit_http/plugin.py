@@ -13,3 +13,6 @@ if TYPE_CHECKING:
 @hookimpl
 def register_commands(app: typer.Typer) -> None:
     """Add `evalkit serve` and `evalkit serve-model`."""
+    from evalkit_http.openai import command
+
+    command.add(app)

@@ -45,7 +45,8 @@ def make_request(served: Served, body: ChatBody) -> GenerationRequest:
     values = {**sampling_values(body), "logprobs": body.top_logprobs if body.logprobs else None}
     asked = body.max_completion_tokens or body.max_tokens
     if not served.has_tokens:
-        given = {"messages": messages, "tools": tools or None, "chat_template_kwargs": body.chat_template_kwargs}
+        variables = {"chat_template_kwargs": body.chat_template_kwargs}
+        given: dict[str, Any] = {"messages": messages, "tools": tools or None, **variables}
         return GenerationRequest(**given, max_new_tokens=asked or DEFAULT_ANSWER, **values)
     ids = _prompt(served, body, messages, tools)
     # OpenAI's default: as long as the context allows.
@@ -67,7 +68,7 @@ def _prompt(
         )
     except RequestError as error:
         # The engine's advice is for the command line.
-        raise RequestError(str(error).replace(". Leave out --apply-chat-template, or give", ". The operator gives")) from error
+        raise RequestError(str(error).partition(". Leave out")[0]) from error
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise RequestError(f"the chat template cannot use these messages: {error}") from error
     return served.texts.encode([text])[0] or (served.texts.tokenizer.prefix_token_id,)
@@ -160,7 +161,11 @@ def _prompt_tokens(asked: GenerationRequest, output: GenerationOutput) -> int:
 async def _chunks(
     body: ChatBody, asked: GenerationRequest, head: dict[str, Any], parts: AsyncIterator[Delta]
 ) -> AsyncIterator[dict[str, Any]]:
-    chunk = {**head, "object": "chat.completion.chunk", **({"usage": None} if body.stream_options.include_usage else {})}
+    chunk = {
+        **head,
+        "object": "chat.completion.chunk",
+        **({"usage": None} if body.stream_options.include_usage else {}),
+    }
     for index in range(body.n):
         yield {**chunk, "choices": [_piece(index, {"role": "assistant", "content": ""}, None, None)]}
     produced: list[GenerationOutput] = []

@@ -1,8 +1,8 @@
 """Several hosts that hold one model: rank 0 serves, the others do the same work in lock-step.
 
-Rank 0 says each unit of work before it does it, and each item of a generation's feed as its session takes it; the others
-hear the same and call their sessions alike. A word is a tuple: ("score", requests), ("generate",) and then ("item", ...)
-until ("end",), ("broken",) where rank 0's generation failed, ("idle",), ("stop",).
+Rank 0 says each unit of work before it does it, and each item of a generation's feed as its session takes it; the
+others hear the same and call their sessions alike. A word is a tuple: ("score", requests), ("generate",) and then
+("item", ...) until ("end",), ("broken",) where rank 0's generation failed, ("idle",), ("stop",).
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def follow(session: BaseInferenceSession, hosts: TorchHosts) -> None:
                 for _ in score(session, word[1]):
                     pass
             elif word[0] == "generate":
-                for _ in session.generate_live(hosts.following()):
+                for _ in session.generate_live(hosts.following(), wants_parts=lambda key: False):
                     pass
         except HostLostError:
             raise

@@ -12,7 +12,6 @@ from typing import Literal
 
 from evalkit.requests import GenerationPart, GenerationRequest, Output, Request
 
-
 Kind = Literal["scoring", "generation"]
 Event = GenerationPart | Output
 
@@ -27,7 +26,7 @@ class ClosedError(Exception):
 
 @dataclass(eq=False, slots=True)
 class Ticket:
-    """A request in a line. `deliver` is called in the session's thread: with parts, where `live`, and with the output."""
+    """A request in a line. `deliver` gets its parts, where `live`, and its output, in the session's thread."""
 
     request: Request
     deliver: Callable[[Event], None]

@@ -1,7 +1,7 @@
 """Log-probabilities as /v1/completions gives them, so that lm-evaluation-harness reads them right.
 
-It sums `token_logprobs`, and takes a token for the greedy one where its value equals the largest of `top_logprobs`. So the
-chosen token has one value in both, and where it is not the likeliest token no other entry is equal to it.
+It sums `token_logprobs`, and takes a token for the greedy one where its value equals the largest of `top_logprobs`. So
+the chosen token has one value in both, and where it is not the likeliest token another entry is above it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def completion_logprobs(
 ) -> dict[str, list[Any]]:
     """OpenAI's four lists. An entry that is a bare token id has no score: nothing stands before it.
 
-    `start` is the offset of the first entry's text, `before` the tokens in front of it, for characters that begin there.
+    `start` is the offset of the first entry's text; characters may begin in `before`, the tokens in front of it.
     """
     ids = [entry if isinstance(entry, int) else entry.token for entry in entries]
     pieces = texts.pieces([*before, *ids])[len(before) :]

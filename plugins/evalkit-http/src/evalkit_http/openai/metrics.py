@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -34,7 +35,9 @@ class Metrics:
             registry=registry,
         )
         self.tokens = Counter("evalkit_tokens", "Tokens of answered requests.", ["direction"], registry=registry)
-        self.failed = Counter("evalkit_failed", "Requests that the engine could not answer.", ["kind"], registry=registry)
+        self.failed = Counter(
+            "evalkit_failed", "Requests that the engine could not answer.", ["kind"], registry=registry
+        )
         self.waiting = Gauge("evalkit_waiting", "Requests in line.", ["kind"], registry=registry)
         self.running = Gauge("evalkit_running", "Generations under way.", registry=registry)
         self.waited_seconds = self._histogram("evalkit_waited_seconds", "In line.")
@@ -53,7 +56,7 @@ class Metrics:
     def watch(self, lines: Lines, running: Callable[[], int]) -> None:
         """Read these when asked."""
         for kind in KINDS:
-            self.waiting.labels(kind).set_function(lambda kind=kind: lines.waiting(kind))
+            self.waiting.labels(kind).set_function(functools.partial(lines.waiting, kind))
         self.running.set_function(running)
 
     def started(self, tickets: Iterable[Ticket]) -> None:
@@ -74,9 +77,15 @@ class Metrics:
             samples = (output, *output.alternatives)
             self.tokens.labels("prompt").inc(output.usage.prompt_tokens if output.usage else 0)
             self.tokens.labels("completion").inc(sum(len(sample.token_ids) for sample in samples))
-            self.first_token_seconds.observe((ticket.first or now) - ticket.joined)
+            self.first_token_seconds.observe(self._first(ticket, output, now) - ticket.joined)
         else:
             self.tokens.labels("prompt").inc(output.token_count)
+
+    @staticmethod
+    def _first(ticket: Ticket, output: GenerationOutput, now: float) -> float:
+        """When the first token came, as far as the engine tells."""
+        known = ticket.started + output.timing.first_token if output.timing else now
+        return ticket.first or min(known, now)
 
     def seconds_each(self) -> float:
         """About how long a request keeps the others waiting, of late; some eight run together."""

@@ -38,7 +38,7 @@ Feed = Iterator[tuple[int, GenerationRequest | None] | None]
 
 
 class Scheduler:
-    """Loads the model in its thread, then serves until it is stopped. `on_end` is told when the thread ends."""
+    """Loads the model in its thread, then serves until it is stopped. That thread calls `on_ready` and `on_end`."""
 
     def __init__(
         self,
@@ -48,9 +48,10 @@ class Scheduler:
         hosts: Hosts | None = None,
         max_running: int = 64,
         max_waiting: int = 1024,
-        on_end: Callable[[], None] = lambda: None,
     ) -> None:
-        self._load, self._on_end = load, on_end
+        self._load = load
+        self.on_ready: Callable[[], None] = lambda: None
+        self.on_end: Callable[[], None] = lambda: None
         self.hosts: Hosts = hosts or Alone()
         self.metrics, self.max_running = metrics, max_running
         self.lines = Lines(max_waiting)
@@ -73,11 +74,12 @@ class Scheduler:
         """Refuse what waits, let what runs end for so long, then close the session. May be called again."""
         for ticket in self.lines.close():
             _fail(ticket, STOPPED)
-        if self._thread.ident is None:
+        # A model that is still being loaded is not waited for: its thread ends with the process.
+        if self._thread.ident is None or not self.settled.is_set():
             return
         self._thread.join(seconds)
         self._stop_running = True
-        self._thread.join()
+        self._thread.join(seconds)
 
     def retry_after(self) -> int:
         """Seconds after which a client that was refused may try again."""
@@ -92,6 +94,7 @@ class Scheduler:
             self._prove()
             self.ready.set()
             self.settled.set()
+            self.on_ready()
             self._serve(self.session)
         except BaseException as error:  # whatever it was, the server's owner reports it
             self.failure = error
@@ -109,7 +112,7 @@ class Scheduler:
         if self.session is not None:
             self.session.close()
         self.settled.set()
-        self._on_end()
+        self.on_end()
 
     def _prove(self) -> None:
         """Generate one token. Raises ModelError where that fails."""
@@ -165,7 +168,8 @@ class Scheduler:
     def _generate(self, session: BaseInferenceSession) -> None:
         try:
             self.hosts.say(("generate",))
-            for key, event in session.generate_live(self.hosts.leading(self._feed())):
+            feed = self.hosts.leading(self._feed())
+            for key, event in session.generate_live(feed, wants_parts=self._is_live):
                 self._deliver(key, event)
         except self.hosts.lost:
             raise
@@ -177,7 +181,7 @@ class Scheduler:
                 self._finish(ticket, _failed(ticket.request, one_line(error)))
 
     def _feed(self) -> Feed:
-        """What the session asks for between steps: who joins, who leaves. Ends once nothing runs and nobody may join."""
+        """Who joins and who leaves, asked between steps. Ends once nothing runs and nobody may join."""
         until = self.lines.newest()
         while True:
             for key in [key for key, ticket in self._running.items() if ticket.withdrawn or self._stop_running]:
@@ -197,12 +201,16 @@ class Scheduler:
             else:
                 return
 
+    def _is_live(self, key: int) -> bool:
+        return key in self._running and self._running[key].live
+
     def _deliver(self, key: int, event: Event) -> None:
         ticket = self._running.get(key)
         if ticket is None:
+            # It was withdrawn.
             return
-        ticket.first = ticket.first or time.perf_counter()
         if isinstance(event, GenerationPart):
+            ticket.first = ticket.first or time.perf_counter()
             if ticket.live:
                 ticket.deliver(event)
         else:

@@ -47,7 +47,9 @@ def _pair(served: Served, item: PairItem) -> Asked | str:
     ids = tuple(item.context_ids), tuple(item.continuation_ids)
     if problem := _problem(served, (*ids[0], *ids[1])):
         return problem
-    return LoglikelihoodRequest(item.context or "", item.continuation or "", context_ids=ids[0], continuation_ids=ids[1])
+    return LoglikelihoodRequest(
+        item.context or "", item.continuation or "", context_ids=ids[0], continuation_ids=ids[1]
+    )
 
 
 def _rolling(served: Served, items: list[TextItem]) -> list[Asked | str]:

@@ -13,7 +13,7 @@ from fastapi import Depends, HTTPException, Request
 
 from evalkit.engine import BaseInferenceSession
 from evalkit.errors import RequestError
-from evalkit.requests import GenerationPart, Output
+from evalkit.requests import GenerationPart
 from evalkit.requests import Request as Asked
 from evalkit_http.openai.lines import ClosedError, Event, FullError, Ticket
 from evalkit_http.openai.scheduler import STOPPED, Scheduler
@@ -123,10 +123,8 @@ class Call:
 
     async def outputs(self, *, failed: bool = False) -> list[Any]:
         """All outputs, in order; `failed`: also those that are failures. Raises HTTPException for them otherwise."""
-        found: dict[int, Event] = {}
-        async for index, event in self.each() if failed else self.events():
-            if not isinstance(event, GenerationPart):
-                found[index] = event
+        events = self.each() if failed else self.events()
+        found = {index: event async for index, event in events if not isinstance(event, GenerationPart)}
         return [found[index] for index in range(len(self._tickets))]
 
     def withdraw(self) -> None:
@@ -165,5 +163,3 @@ async def _served(request: Request) -> Served:
 
 Ready = Annotated[Served, Depends(_served)]
 """A route's parameter: the model, or 503 while it is being loaded."""
-
-

@@ -15,6 +15,7 @@ from pydantic import (
     WrapValidator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 MOST_LOGPROBS = 20
 MOST_SAMPLES = 128
@@ -22,11 +23,16 @@ MOST_STOPS = 128
 MOST_TOKENS = 2**31 - 1
 
 
+def wrong(problem: str) -> PydanticCustomError:
+    """What is wrong with a body, in these words."""
+    return PydanticCustomError("wrong", "{problem}", {"problem": problem})
+
+
 def _encodable(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise ValueError("half a surrogate pair is no text") from error
+        raise wrong("half a surrogate pair is no text") from error
     return text
 
 
@@ -37,7 +43,7 @@ def _in_one_sentence(sentence: str) -> WrapValidator:
         try:
             return handler(value)
         except ValidationError as error:
-            raise ValueError(sentence) from error
+            raise wrong(sentence) from error
 
     return WrapValidator(check)
 
@@ -103,7 +109,7 @@ class Sampling(Body):
         neutral = {"presence_penalty": 0.0, "frequency_penalty": 0.0, "repetition_penalty": 1.0, "logit_bias": {}}
         for name, value in neutral.items():
             if getattr(self, name) != value:
-                raise ValueError(f"{name} is not supported: leave it out")
+                raise wrong(f"{name} is not supported: leave it out")
         return self
 
 
@@ -121,15 +127,15 @@ class CompletionBody(Sampling):
     @model_validator(mode="after")
     def _check(self) -> CompletionBody:
         if self.best_of not in (None, self.n):
-            raise ValueError(f"best_of is not supported: leave it out, or make it n ({self.n})")
+            raise wrong(f"best_of is not supported: leave it out, or make it n ({self.n})")
         if self.suffix:
-            raise ValueError("suffix is not supported: the model writes on, it fills nothing in")
+            raise wrong("suffix is not supported: the model writes on, it fills nothing in")
         if not self.prompts:
-            raise ValueError("prompt is an empty list: give one prompt or more")
+            raise wrong("prompt is an empty list: give one prompt or more")
         if any(isinstance(prompt, list) and not prompt for prompt in self.prompts):
-            raise ValueError("a prompt of token ids has one token or more")
+            raise wrong("a prompt of token ids has one token or more")
         if self.min_tokens > self.max_tokens:
-            raise ValueError(f"min_tokens is {self.min_tokens}, more than max_tokens ({self.max_tokens})")
+            raise wrong(f"min_tokens is {self.min_tokens}, more than max_tokens ({self.max_tokens})")
         return self
 
     @property
@@ -165,11 +171,11 @@ class ChatBody(Sampling):
         _check_texts(self.tools, "tools")
         _check_texts(self.chat_template_kwargs, "chat_template_kwargs")
         if self.tool_choice not in ("none", "auto"):
-            raise ValueError("tool_choice is 'none' or 'auto': no answer can be forced to be a call")
+            raise wrong("tool_choice is 'none' or 'auto': no answer can be forced to be a call")
         if self.response_format.type != "text":
-            raise ValueError(f"response_format {self.response_format.type!r} is not supported: only 'text' is")
+            raise wrong(f"response_format {self.response_format.type!r} is not supported: only 'text' is")
         if self.top_logprobs and not self.logprobs:
-            raise ValueError("top_logprobs needs logprobs: true")
+            raise wrong("top_logprobs needs logprobs: true")
         return self
 
 
@@ -177,8 +183,8 @@ def _check_texts(value: Any, name: str) -> None:
     for text in _texts(value):
         try:
             _encodable(text)
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from error
+        except PydanticCustomError as error:
+            raise wrong(f"{name}: {error}") from error
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -209,7 +215,7 @@ class DetokenizeBody(Body):
 def _both_or_neither(first: str, second: str) -> Callable[[Any], Any]:
     def check(item: Any) -> Any:
         if (getattr(item, first) is None) != (getattr(item, second) is None):
-            raise ValueError(f"{first} and {second} come together")
+            raise wrong(f"{first} and {second} come together")
         return item
 
     return check
@@ -228,7 +234,7 @@ class PairItem(Body):
         _both_or_neither("context", "continuation")(self)
         _both_or_neither("context_ids", "continuation_ids")(self)
         if self.context is None and self.context_ids is None:
-            raise ValueError("give context and continuation, or context_ids and continuation_ids")
+            raise wrong("give context and continuation, or context_ids and continuation_ids")
         return self
 
 
@@ -241,7 +247,7 @@ class TextItem(Body):
     @model_validator(mode="after")
     def _one_way(self) -> TextItem:
         if self.text is None and self.input_ids is None:
-            raise ValueError("give text or input_ids")
+            raise wrong("give text or input_ids")
         return self
 
 
@@ -255,5 +261,3 @@ class RollingBody(Body):
     """POST /v1/eval/loglikelihood/rolling."""
 
     requests: list[TextItem]
-
-
