@@ -7,7 +7,7 @@ and says which cells each of them sees; their own cells are appended. That is al
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,7 @@ class CellSession(TokenSession):
     """A session over `run` and `keep`."""
 
     shares_prefixes = True
+    joins_running = True
     rows = 16
     """Sequences that are generated at a time."""
     draft_tokens = 0
@@ -92,14 +93,24 @@ class CellSession(TokenSession):
         yield from decoding.with_backoff(self._stream, plain, batch_size or self.rows)
 
     def _stream(self, items: list[DecodeRequest], rows: int) -> Iterator[tuple[int, GenerationOutput]]:
-        limits = decoding.Limits(
+        yield from decoding.stream(_CellDecoder(self), self.tokenizer, items, self._limits(rows))
+
+    def decode_live(self, feed: decoding.Feed, wants_parts: Callable[[int], bool]) -> decoding.LiveAnswers:
+        """Generate for a feed."""
+        yield from decoding.live_with_backoff(
+            lambda left, rows: decoding.live(_CellDecoder(self), self.tokenizer, left, self._limits(rows), wants_parts),
+            feed,
+            self.rows,
+        )
+
+    def _limits(self, rows: int) -> decoding.Limits:
+        return decoding.Limits(
             rows=rows,
             admitted_tokens=self.batch_tokens,
             draft_tokens=self.draft_tokens,
             drafted_pass=self.drafted_pass,
             cache_tokens=self.cache_tokens,
         )
-        yield from decoding.stream(_CellDecoder(self), self.tokenizer, items, limits)
 
 
 class _CellDecoder(decoding.SequenceDecoder):

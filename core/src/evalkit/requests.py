@@ -91,6 +91,17 @@ class GenerationOutput:
 
 
 @dataclass(frozen=True, slots=True)
+class GenerationPart:
+    """What is new of an answer that is still being made: text that no further token can change, and its tokens."""
+
+    text: str
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    sample: int = 0
+    """Number of the sample, where a request asks for several."""
+
+
+@dataclass(frozen=True, slots=True)
 class LoglikelihoodRequest:
     """A continuation to score given its context; the context may be empty."""
 

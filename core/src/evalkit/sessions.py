@@ -7,14 +7,15 @@ truncation, windows, batching, back-off on memory, stops and counters are here.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from evalkit.engine import BaseInferenceSession, TooLong
+from evalkit.engine import BaseInferenceSession, Feed, TooLong
 from evalkit.errors import EvalkitError, OutOfMemoryError, RequestError, one_line
 from evalkit.requests import (
     GenerationOutput,
+    GenerationPart,
     GenerationRequest,
     LoglikelihoodOutput,
     LoglikelihoodRequest,
@@ -87,6 +88,15 @@ class TokenSession(BaseInferenceSession):
         self, requests: list[DecodeRequest], *, batch_size: int | None = None
     ) -> Iterator[tuple[int, GenerationOutput]]:
         """Generate, yielding `(index, output)` as each request finishes."""
+
+    joins_running = False
+    """Whether the session implements `decode_live`, for the model that it holds."""
+
+    def decode_live(
+        self, feed: Iterator[DecodeRequest | int | None], wants_parts: Callable[[int], bool]
+    ) -> Iterator[tuple[int, GenerationPart | GenerationOutput] | None]:
+        """Generate for a feed of requests and of numbers of withdrawn ones; see `evalkit.decoding.live`."""
+        raise TypeError(f"{type(self).__name__} says that requests join running ones, but has no decode_live")
 
     def make_room(self, longest: int, total: int) -> None:
         """Told before passes begin: tokens of the longest text, answer included, and of all texts together."""
@@ -311,6 +321,21 @@ class TokenSession(BaseInferenceSession):
             self._count_answered(len(prompts[index]) + produced, fresh[index] + produced)
             yield keys[index], _with_notes(output, notes.get(index, ()))
 
+    def generate_live(
+        self, feed: Feed, *, wants_parts: Callable[[Any], bool] = lambda key: True
+    ) -> Iterator[tuple[Any, GenerationPart | GenerationOutput]]:
+        """Serve a feed until it ends; requests join those that are running where the engine has `decode_live`."""
+        if not self.joins_running:
+            yield from super().generate_live(feed, wants_parts=wants_parts)
+            return
+        self.make_room(self.max_length, self.max_length)
+        arrivals = LiveArrivals(self, feed)
+        for answer in self.decode_live(arrivals.read(), lambda index: wants_parts(arrivals.keys[index])):
+            yield from arrivals.refused()
+            if answer is not None:
+                yield arrivals.answered(*answer)
+        yield from arrivals.refused()
+
     def prompt_ids(self, request: GenerationRequest) -> tuple[int, ...]:
         """Token ids of a request's prompt. Raises RequestError."""
         self._check(request)
@@ -384,6 +409,57 @@ class TokenSession(BaseInferenceSession):
                 if length > limit:
                     found.append(TooLong(index, length, max(limit, 0), fatal=limit <= 0))
         return found
+
+
+class LiveArrivals:
+    """A server's feed on its way to the decoder: keys become numbers, prompts token ids; what cannot be is refused."""
+
+    def __init__(self, session: TokenSession, feed: Feed) -> None:
+        self.session, self.feed = session, feed
+        self.keys: dict[int, Any] = {}
+        self._numbers: dict[Any, int] = {}
+        self._notes: dict[int, tuple[str, ...]] = {}
+        self._refused: list[tuple[Any, GenerationOutput]] = []
+        self._count = 0
+
+    def read(self) -> Iterator[DecodeRequest | int | None]:
+        """What the decoder reads. After a refusal it is let go on, so that the refusal gets out."""
+        for arrival in self.feed:
+            if arrival is None:
+                yield None
+            elif arrival[1] is not None:
+                yield self._encoded(arrival[0], arrival[1])
+            elif arrival[0] in self._numbers:
+                yield self._numbers[arrival[0]]
+
+    def _encoded(self, key: Any, request: GenerationRequest) -> DecodeRequest | None:
+        try:
+            if request.num_beams > 1:
+                raise RequestError("a server has no beam search: ask for num_beams 1")
+            ids, limit = self.session.prompt_ids(request), self.session.prompt_limit(request)
+        except EvalkitError as error:
+            self._refused.append((key, GenerationOutput(finish_reason="error", error=one_line(error))))
+            return None
+        self._count += 1
+        self.keys[self._count], self._numbers[key] = key, self._count
+        if len(ids) > limit:
+            self._notes[self._count] = (TRUNCATED.format(length=len(ids), limit=limit),)
+        return DecodeRequest(self._count, ids[-limit:], request)
+
+    def refused(self) -> Iterator[tuple[Any, GenerationOutput]]:
+        """Requests that cannot be answered, each once."""
+        refused, self._refused = self._refused, []
+        yield from refused
+
+    def answered(
+        self, number: int, answer: GenerationPart | GenerationOutput
+    ) -> tuple[Any, GenerationPart | GenerationOutput]:
+        """A decoder's answer under the key of its request."""
+        if isinstance(answer, GenerationPart):
+            return self.keys[number], answer
+        key = self.keys.pop(number)
+        del self._numbers[key]
+        return key, _with_notes(answer, self._notes.pop(number, ()))
 
 
 def _unzip(requests: Iterable[tuple[Any, Any]]) -> tuple[list[Any], list[Any]]:

@@ -23,6 +23,8 @@ import pytest
 from evalkit.engine import BaseInferenceSession
 from evalkit.errors import RequestError
 from evalkit.requests import (
+    GenerationOutput,
+    GenerationPart,
     GenerationRequest,
     LoglikelihoodRequest,
     RollingLoglikelihoodRequest,
@@ -225,6 +227,24 @@ class SessionConformance:
         texts = {key: output.text for key, output in pairs}
         expected = session.generate(list(requests.values()))
         assert [texts[key] for key in requests] == [output.text for output in expected]
+
+    def test_requests_may_join_and_leave_running_ones(self, session: BaseInferenceSession) -> None:
+        """A server's requests have the texts that they have alone, spelled by their parts; withdrawn ones end too."""
+        requests = [GenerationRequest(prompt=c or "So", max_new_tokens=4 + i) for i, c in enumerate(CONTEXTS)]
+        expected = [output.text for output in session.generate(requests)]
+        feed = [item for pair in enumerate(requests) for item in (pair, None)]
+        arrivals = iter([*feed, ("gone", requests[0]), ("gone", None), None])
+        parts: dict[Any, str] = {}
+        found: dict[Any, GenerationOutput] = {}
+        for key, answer in session.generate_live(arrivals, wants_parts=lambda key: key != 1):
+            if isinstance(answer, GenerationPart):
+                parts[key] = parts.get(key, "") + answer.text
+            else:
+                assert found.setdefault(key, answer) is answer
+        assert [found[key].text for key in range(len(requests))] == expected
+        assert found["gone"].error or found["gone"].text == expected[0]
+        assert all(found[key].text == text for key, text in parts.items() if not found[key].error)
+        assert 1 not in parts
 
     def test_messages_are_rendered(self, session: BaseInferenceSession) -> None:
         """Chat messages are answered, or refused by an error on that output alone."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from typing import Any
 
@@ -34,6 +34,8 @@ DRAFTED_PASS = {"cpu": 16, "gpu": 128}
 
 class LlamaCppSession(TokenSession):
     """A loaded model, and a context that is made as large as the work at hand needs."""
+
+    joins_running = True
 
     def __init__(self, engine: LlamaCpp, model: Model) -> None:
         self.engine = engine
@@ -122,14 +124,25 @@ class LlamaCppSession(TokenSession):
 
     def _stream(self, items: list[DecodeRequest], rows: int) -> Iterator[tuple[int, GenerationOutput]]:
         decoder = LlamaCppDecoder(self)
-        limits = decoding.Limits(
+        yield from decoding.stream(decoder, self.tokenizer, items, self._limits(decoder, rows))
+
+    def decode_live(self, feed: decoding.Feed, wants_parts: Callable[[int], bool]) -> decoding.LiveAnswers:
+        """Generate for a feed."""
+
+        def run(left: decoding.Feed, rows: int) -> decoding.LiveAnswers:
+            decoder = LlamaCppDecoder(self)
+            return decoding.live(decoder, self.tokenizer, left, self._limits(decoder, rows), wants_parts)
+
+        yield from decoding.live_with_backoff(run, feed, min(ROWS[self.device], MOST_SEQUENCES - 1))
+
+    def _limits(self, decoder: LlamaCppDecoder, rows: int) -> decoding.Limits:
+        return decoding.Limits(
             rows=rows,
             admitted_tokens=self.engine.n_batch,
             draft_tokens=self.draft_tokens,
             drafted_pass=DRAFTED_PASS[self.device],
             cache_tokens=decoder.context.cells,
         )
-        yield from decoding.stream(decoder, self.tokenizer, items, limits)
 
     # ── life ────────────────────────────────────────────────────────────────────────────────────────────
     def gc(self) -> None:

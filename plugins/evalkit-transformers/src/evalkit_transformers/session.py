@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from evalkit import decoding
 from evalkit.model import Model
 from evalkit.requests import GenerationOutput
 from evalkit.scoring import ScoredTokens, Scores, Span
 from evalkit.scoring.planner import TreeBatch
 from evalkit.sessions import DecodeRequest, TokenSession
 from evalkit.tokenizers import context_length, load_tokenizer
-from evalkit_transformers import decode, upstream
+from evalkit_transformers import continuous, decode, upstream
 from evalkit_transformers.engine import Transformers
 from evalkit_transformers.head import SelectiveHead
 from evalkit_transformers.load import (
@@ -69,6 +70,7 @@ class TransformersSession(TokenSession):
         self.tree = Tree(self.model)
         self.shares_prefixes = not self.is_encoder_decoder and engine.share_prefixes and self.tree.agrees(self)
         self.uses_manager = upstream.is_wanted(self, engine.scheduler)
+        self.joins_running = self.shares_prefixes and not self.uses_manager
         self.draft_tokens = engine.draft_tokens
         self.scheduler_options = engine.scheduler_options
         if self.uses_manager:
@@ -180,6 +182,13 @@ class TransformersSession(TokenSession):
     ) -> Iterator[tuple[int, GenerationOutput]]:
         """Generate, continuously where prefixes can be shared, else in batches of like length."""
         yield from decode.stream(self, requests, batch_size)
+
+    def decode_live(self, feed: decoding.Feed, wants_parts: Callable[[int], bool]) -> decoding.LiveAnswers:
+        """Generate for a feed."""
+        rows = decode.ROWS.get(self.device.type, 16)
+        yield from decoding.live_with_backoff(
+            lambda left, rows: continuous.live(self, left, rows, wants_parts), feed, rows
+        )
 
     # ── life ────────────────────────────────────────────────────────────────────────────────────────────
     def gc(self) -> None:
