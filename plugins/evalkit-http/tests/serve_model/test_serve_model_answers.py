@@ -111,9 +111,7 @@ def test_a_chat_is_the_template_s_text(openai_client: OpenAI) -> None:
     """Parts of text are joined; tokens are counted as the template spells them; no token is added twice."""
     parts = [{"role": "user", "content": [{"type": "text", "text": "Hello"}, {"type": "text", "text": "there"}]}]
     joined = [{"role": "user", "content": "Hello\nthere"}]
-    first, second = (
-        openai_client.chat.completions.create(messages=messages, **GREEDY) for messages in (parts, joined)
-    )
+    first, second = (openai_client.chat.completions.create(messages=messages, **GREEDY) for messages in (parts, joined))
     assert first.choices == second.choices
     text = "<|im_start|>user\nHello\nthere<|im_end|>\n<|im_start|>assistant\n"
     plain = openai_client.completions.create(prompt=text, **GREEDY)

@@ -42,10 +42,14 @@ def running(server: ModelServer) -> int:
     return len(server.scheduler._running)
 
 
+def metric(server: ModelServer, name: str, **labels: str) -> float:
+    """A metric's value."""
+    return server.scheduler.metrics.registry.get_sample_value(name, labels) or 0.0
+
+
 def completed(server: ModelServer) -> float:
     """Tokens that were generated for answered requests."""
-    found = server.scheduler.metrics.registry.get_sample_value("evalkit_tokens_total", {"direction": "completion"})
-    return found or 0.0
+    return metric(server, "evalkit_tokens_total", direction="completion")
 
 
 @pytest.mark.parametrize("body", [LONG, {**LONG, "stream": True}])
@@ -64,9 +68,16 @@ def test_a_running_answer_is_withdrawn_when_its_client_goes(tiny_server: ModelSe
 
 def test_a_stream_of_a_half_closed_client_ends(tiny_server: ModelServer) -> None:
     """A client that is killed after the first event: what it asked for is withdrawn."""
-    connection = send(tiny_server, "/v1/chat/completions", {
-        "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 400, "min_tokens": 400, "stream": True,
-    })
+    connection = send(
+        tiny_server,
+        "/v1/chat/completions",
+        {
+            "messages": [{"role": "user", "content": "Hi"}],
+            "max_tokens": 400,
+            "min_tokens": 400,
+            "stream": True,
+        },
+    )
     assert b"200 OK" in connection.recv(4096)
     connection.shutdown(socket.SHUT_RDWR)
     connection.close()
@@ -81,11 +92,14 @@ def test_scoring_that_waits_is_withdrawn_too() -> None:
         session.engine.delay = 1.0
         pairs = {"requests": [{"context": "a", "continuation": " b"}]}
         first = send(server, "/v1/eval/loglikelihood", pairs)
-        eventually(lambda: session.largest_batch)
+        eventually(lambda: metric(server, "evalkit_waited_seconds_count", kind="scoring"))
         second = send(server, "/v1/eval/loglikelihood", {"requests": pairs["requests"] * 7})
         eventually(lambda: server.scheduler.lines.waiting("scoring") == 7)
         second.close()
         eventually(lambda: server.scheduler.lines.waiting("scoring") == 0)
-        assert b'"error":null' in first.recv(65536)
+        with first:
+            received = b""
+            while not received.endswith(b"]}"):
+                received += first.recv(65536)
+            assert b'"error":null' in received
         assert session.largest_batch == 1
-        first.close()

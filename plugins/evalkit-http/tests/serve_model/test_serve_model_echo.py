@@ -79,9 +79,7 @@ def test_the_harness_reads_the_session_s_own_scores(fake_server: ModelServer, co
     best = greedy[0].top_logprobs[0][0][0]  # type: ignore[index]
     first = data.draw(st.sampled_from([best, 7, EOS]))
     continuation = [first, *data.draw(st.lists(st.integers(0, EOS), max_size=3))]
-    (expected,) = session.loglikelihood(
-        [LoglikelihoodRequest("", "", **request, continuation_ids=tuple(continuation))]
-    )
+    (expected,) = session.loglikelihood([LoglikelihoodRequest("", "", **request, continuation_ids=tuple(continuation))])
     body = {"prompt": [context + continuation], **SCORING}
     answer = httpx.post(f"{fake_server.url}/v1/completions", json=body).json()
     read = harness_reads(answer["choices"][0], len(context))

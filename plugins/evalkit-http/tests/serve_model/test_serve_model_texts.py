@@ -23,7 +23,9 @@ def test_pieces_are_the_text(text: str) -> None:
     pieces = BYTES.pieces(ids)
     assert len(pieces) == len(ids)
     assert "".join(pieces) == BYTES.decode(ids)
-    assert [text[offset:].startswith(piece) for offset, piece in zip(offsets(pieces), pieces, strict=True)].count(False) == 0
+    assert [text[offset:].startswith(piece) for offset, piece in zip(offsets(pieces), pieces, strict=True)].count(
+        False
+    ) == 0
 
 
 @given(st.lists(st.integers(0, 257)))
@@ -32,7 +34,9 @@ def test_bytes_that_are_no_text_have_pieces_too(ids: list[int]) -> None:
     assert len(BYTES.pieces(ids)) == len(ids)
 
 
-@given(st.text(max_size=3), st.lists(st.tuples(st.integers(0, 99), st.text(max_size=2)), unique_by=lambda pair: pair[0]))
+@given(
+    st.text(max_size=3), st.lists(st.tuples(st.integers(0, 99), st.text(max_size=2)), unique_by=lambda pair: pair[0])
+)
 def test_keys_differ(chosen: str, others: list[tuple[int, str]]) -> None:
     """From each other and from the chosen token's text, whatever tokens are called."""
     keys = distinct_keys(chosen, others)

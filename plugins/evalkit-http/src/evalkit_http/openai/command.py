@@ -103,7 +103,8 @@ def _follow(engine: str, model: str, *, engine_args: dict[str, Any] | None, mode
     """Work with the first host until it ends."""
     from evalkit.model import Model
     from evalkit.options import build
-    from evalkit.runner import BoundModel, build_engine
+    from evalkit.runner import BoundModel
+    from evalkit.runs.resolve import build_engine
     from evalkit_http.openai import hosts
 
     built, _ = build_engine(engine, engine_args or {})

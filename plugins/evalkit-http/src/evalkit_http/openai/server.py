@@ -15,7 +15,8 @@ from evalkit.engine import BaseEngine
 from evalkit.errors import ConfigError
 from evalkit.model import Model
 from evalkit.options import build
-from evalkit.runner import BoundModel, build_engine
+from evalkit.runner import BoundModel
+from evalkit.runs.resolve import build_engine
 from evalkit_http.openai.app import make_app
 from evalkit_http.openai.hosts import Hosts
 from evalkit_http.openai.metrics import Metrics

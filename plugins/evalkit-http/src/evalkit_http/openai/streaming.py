@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import anyio
 from fastapi import HTTPException
 from sse_starlette import EventSourceResponse
 
@@ -15,6 +16,8 @@ from evalkit_http.openai.served import Call
 from evalkit_http.security.errors import openai_body
 
 DONE = "[DONE]"
+GRACE_SECONDS = 25.0
+"""For streams that are under way when the server is stopped."""
 TAIL = 4
 """Tokens over which a character may be spread."""
 
@@ -60,8 +63,12 @@ async def deltas(call: Call) -> AsyncIterator[Delta]:
 
 def event_stream(call: Call, chunks: AsyncIterator[dict[str, Any]]) -> EventSourceResponse:
     """Chunks as events, then `[DONE]`. A client that goes takes its requests out of the line."""
-    # A line end of one character: simple clients split at "\n\n".
-    return EventSourceResponse(_events(call, chunks), sep="\n")
+    return EventSourceResponse(
+        _events(call, chunks),
+        sep="\n",  # simple clients split at two of these
+        shutdown_event=anyio.Event(),
+        shutdown_grace_period=GRACE_SECONDS,
+    )
 
 
 async def _events(call: Call, chunks: AsyncIterator[dict[str, Any]]) -> AsyncIterator[dict[str, str]]:
