@@ -51,6 +51,7 @@ def test_arguments_keep_their_types_and_find_their_owner() -> None:
     [
         ({"limit": 64}, {"limit": 64}),
         ({"limit": 64.0}, {"limit": 64}),
+        ({"limit": 0.25}, {"limit": 0.25}),
         ({"num_fewshot": 0}, {"num_fewshot": 0}),
         ({"batch_size": "8"}, {"batch_size": 8}),
         ({"batch_size": "auto"}, {"batch_size": "auto"}),
