@@ -7,12 +7,15 @@ from typing import Annotated
 
 import typer
 
+from evalkit_http.merge import command
+
 DEFAULT_PORT = 8000
 
 
 def add(app: typer.Typer) -> None:
     """Add the commands."""
     app.command("serve")(serve)
+    app.command("merge")(command.merge)
 
 
 def serve(

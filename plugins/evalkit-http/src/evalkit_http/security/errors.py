@@ -43,7 +43,7 @@ def error_response(
 
 
 def install_errors(app: FastAPI, shape: ErrorBody, cleaner: Cleaner) -> None:
-    """Answer every exception in one shape, without secrets and, for bugs, without what went wrong inside."""
+    """Answer every expected exception in one shape, without secrets."""
 
     def http_error(request: Request, error: HTTPException) -> JSONResponse:
         message = cleaner.text(str(error.detail))
@@ -60,14 +60,10 @@ def install_errors(app: FastAPI, shape: ErrorBody, cleaner: Cleaner) -> None:
     def expected(request: Request, error: EvalkitError) -> JSONResponse:
         return error_response(shape, 403 if isinstance(error, ForbiddenError) else 400, cleaner.text(one_line(error)))
 
-    def bug(request: Request, error: Exception) -> JSONResponse:
-        return error_response(shape, 500, INTERNAL)
-
     handlers: dict[type[Exception], Any] = {
         HTTPException: http_error,
         RequestValidationError: invalid,
         EvalkitError: expected,
-        Exception: bug,
     }
     for kind, handler in handlers.items():
         app.add_exception_handler(kind, handler)

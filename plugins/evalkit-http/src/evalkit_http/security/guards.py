@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -12,14 +14,16 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from evalkit_http.security.bodies import BadBodyError, check_json
-from evalkit_http.security.errors import ErrorBody, error_response
+from evalkit_http.security.errors import INTERNAL, ErrorBody, error_response
 from evalkit_http.security.rates import Rates
 from evalkit_http.security.settings import SecuritySettings
 from evalkit_http.security.tokens import ANYONE, Caller
 
+logger = logging.getLogger("evalkit_http")
 DOCS = ("/docs", "/redoc")
-OPEN = ("/", "/health", "/ready", "/openapi.json", *DOCS)
-"""Paths that need no token: they show nothing of what is evaluated."""
+OPEN = ("/", "/page/", "/health", "/ready", "/openapi.json", *DOCS)
+"""Paths that need no token: they show nothing of what is evaluated. "/page/" stands for all below it."""
+LINGER_SECONDS = 2.0
 POLICY = "default-src 'none'; frame-ancestors 'none'"
 # FastAPI's documentation pages load their scripts from a CDN, and start them inline.
 DOCS_POLICY = (
@@ -65,15 +69,31 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        send = _with_headers(scope, send)
+        reply = _Reply(scope, send)
         try:
             self._check(scope)
             receive = await self._checked_body(scope, receive)
+            await self.app(scope, receive, reply)
         except RefusedError as refused:
-            response = error_response(self.shape, refused.status, str(refused), headers=refused.headers)
-            await response(scope, receive, send)
+            await self._refuse(refused, scope, receive, reply)
+        except Exception:
+            # Handled here, not by the server, which would close the connection under the client's next request.
+            logger.exception("%s %s failed", scope["method"], scope["path"])
+            if reply.started:
+                raise
+            await error_response(self.shape, 500, INTERNAL)(scope, receive, reply)
+
+    async def _refuse(self, refused: RefusedError, scope: Scope, receive: Receive, reply: Send) -> None:
+        response = error_response(self.shape, refused.status, str(refused), headers=refused.headers)
+        if refused.status != 413:
+            await response(scope, receive, reply)
             return
-        await self.app(scope, receive, send)
+        # Closing while the client still writes would reset the connection before it reads the answer.
+        await reply({"type": "http.response.start", "status": 413, "headers": response.raw_headers})
+        await reply({"type": "http.response.body", "body": response.body, "more_body": True})
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(_drain(receive, 8 * self.settings.max_body_bytes), LINGER_SECONDS)
+        await reply({"type": "http.response.body", "body": b""})
 
     def _check(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
@@ -132,6 +152,15 @@ class Guard:
                 return bytes(parts)
 
 
+async def _drain(receive: Receive, limit: int) -> None:
+    """Throw away what is still on its way, up to `limit` bytes."""
+    while limit > 0:
+        message = await receive()
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            return
+        limit -= len(message.get("body", b""))
+
+
 def _too_large(limit: int) -> RefusedError:
     # The rest of the body is still on its way: the connection cannot be used again.
     return RefusedError(413, f"the body is larger than {limit} bytes. Send less", connection="close")
@@ -174,14 +203,18 @@ def _replay(messages: list[Message], receive: Receive) -> Receive:
     return next_message
 
 
-def _with_headers(scope: Scope, send: Send) -> Send:
-    policy = DOCS_POLICY if scope["path"].startswith(DOCS) else POLICY
+class _Reply:
+    """Sends an answer with the security headers, where it has none of its own."""
 
-    async def send_with_headers(message: Message) -> None:
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self.started = False
+        self._send = send
+        self._headers = {**HEADERS, "content-security-policy": DOCS_POLICY if scope["path"] in DOCS else POLICY}
+
+    async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
+            self.started = True
             headers = MutableHeaders(scope=message)
-            for name, value in {**HEADERS, "content-security-policy": policy}.items():
+            for name, value in self._headers.items():
                 headers.setdefault(name, value)
-        await send(message)
-
-    return send_with_headers
+        await self._send(message)

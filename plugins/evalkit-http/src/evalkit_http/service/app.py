@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from evalkit_http import __version__
+from evalkit_http.merge import routes as merging
+from evalkit_http.page import routes as page
 from evalkit_http.security import secure
 from evalkit_http.service.args import ServerArgs
 from evalkit_http.service.routes import router
@@ -38,5 +40,7 @@ def create_app(args: ServerArgs, service: Service | None = None) -> FastAPI:
     )
     app.state.args = args
     app.include_router(router)
+    app.include_router(merging.router)
+    app.include_router(page.router)
     secure(app, args.guards)
     return app

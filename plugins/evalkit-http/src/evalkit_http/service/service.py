@@ -9,6 +9,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from evalkit.errors import RunError, RunLockedError
+from evalkit_http.merge.job import MergeJob
 from evalkit_http.service.args import ServerArgs
 from evalkit_http.service.evaluation import Evaluation
 from evalkit_http.service.jobs import Job, JobStore
@@ -29,7 +30,7 @@ class Service:
     def __init__(self, args: ServerArgs, kinds: Mapping[str, Kind] | None = None) -> None:
         self.args = args
         self.slots = Slots(args.devices, args.cpu_slots)
-        self.kinds: Kinds = {"evaluate": Evaluation(), **(kinds or {})}
+        self.kinds: Kinds = {"evaluate": Evaluation(), "merge": MergeJob(), **(kinds or {})}
         self.jobs = args.folder.absolute() / JOBS
         self._lock = _locked(args.folder)
         self.store = JobStore(args.folder / STORE)
