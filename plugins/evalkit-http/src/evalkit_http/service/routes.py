@@ -38,7 +38,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {404: {"description": "There is no suc
 Key = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=200)]
 
 
-def service(request: Request) -> Service:
+async def service(request: Request) -> Service:
     """The service behind the app."""
     found: Service = request.app.state.service
     return found
