@@ -21,8 +21,8 @@ from evalkit_http.security.tokens import ANYONE, Caller
 
 logger = logging.getLogger("evalkit_http")
 DOCS = ("/docs", "/redoc")
-OPEN = ("/", "/health", "/ready", "/openapi.json", *DOCS)
-"""Paths that need no token: they show nothing of what is evaluated."""
+OPEN = ("/", "/page/", "/health", "/ready", "/openapi.json", *DOCS)
+"""Paths that need no token: they show nothing of what is evaluated. "/page/" stands for all below it."""
 LINGER_SECONDS = 2.0
 POLICY = "default-src 'none'; frame-ancestors 'none'"
 # FastAPI's documentation pages load their scripts from a CDN, and start them inline.
