@@ -69,7 +69,7 @@ class Scheduler:
         """Put in order what an earlier server left, then begin."""
         self._loop = asyncio.get_running_loop()
         await asyncio.to_thread(self._recover)
-        self._tasks = [asyncio.create_task(self._dispatch_for_ever()), asyncio.create_task(self._tell_for_ever())]
+        self._tasks = [asyncio.create_task(self._dispatch_for_ever()), asyncio.create_task(self._tidy_for_ever())]
 
     async def stop(self) -> None:
         """Stop all processes; their jobs wait in the queue for the next start."""
@@ -233,12 +233,13 @@ class Scheduler:
             listener(ended)  # type: ignore[arg-type]
         forget_old(self.store, self.jobs, self.args)
 
-    async def _tell_for_ever(self) -> None:
+    async def _tidy_for_ever(self) -> None:
         forget = functools.partial(forget_old, self.store, self.jobs, self.args)
         while True:
             try:
                 await deliver(self.store, self._secret)
                 await asyncio.to_thread(forget)
+                await asyncio.to_thread(self.store.sync)
             except Exception:
-                logger.exception("webhooks or old jobs could not be looked after")
+                logger.exception("webhooks, old jobs or the store could not be looked after")
             await asyncio.sleep(TICK)
