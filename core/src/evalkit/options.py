@@ -67,7 +67,7 @@ def _first_valid(cls: type[Any], name: str, candidates: list[Any], owner: str) -
     known = _fields(cls)
     if name not in known:
         raise ConfigError(f"{owner} has no option {name!r}.{did_you_mean(name, known)} Options: {_names(cls)}")
-    hint, adapter = _checker(cls, name)
+    hint, adapter = _checker(cls, name)  # type: ignore[arg-type]  # mypy doubts that a class is hashable
     if adapter is None:
         return candidates[0]
     problem = ""
