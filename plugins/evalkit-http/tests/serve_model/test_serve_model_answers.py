@@ -69,8 +69,8 @@ def test_streamed_logprobs_are_those_of_the_whole(openai_client: OpenAI) -> None
     whole = openai_client.completions.create(**body).choices[0].logprobs
     parts = [chunk.choices[0].logprobs for chunk in openai_client.completions.create(stream=True, **body)]
     assert whole is not None
-    assert sum((part.text_offset or [] for part in parts if part), []) == whole.text_offset
-    values = sum((part.token_logprobs or [] for part in parts if part), [])
+    assert [offset for part in parts if part for offset in part.text_offset or []] == whole.text_offset
+    values = [value for part in parts if part for value in part.token_logprobs or []]
     assert values == pytest.approx(whole.token_logprobs, abs=1e-4)
     chat = openai_client.chat.completions.create(messages=TALK, logprobs=True, top_logprobs=3, **GREEDY).choices[0]
     assert chat.logprobs is not None

@@ -183,7 +183,7 @@ def test_withdrawn_requests_never_reach_the_session(desk: Desk) -> None:
 
 
 def test_the_lines_are_bounded() -> None:
-    """A call that finds them full is refused as a whole; one that finds room joins as a whole; closed ones take none."""
+    """A call that finds them full is refused, one that finds room joins as a whole; closed ones take none."""
     lines = Lines(2)
     lines.join([Ticket(SCORE, lambda event: None) for _ in range(5)])
     with pytest.raises(FullError):

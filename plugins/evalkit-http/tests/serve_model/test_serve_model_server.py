@@ -183,11 +183,9 @@ def test_concurrent_clients_of_a_closing_server_get_an_answer(tmp_path: Path) ->
     with command(tmp_path, *words) as process:
         assert process.stdout is not None
         url: Any = json.loads("".join(process.stdout.readline() for _ in range(5)))["url"]
-        with httpx.Client(base_url=url, timeout=30) as client:
-            with client.stream(
-                "POST", "/v1/completions", json={"prompt": "a", "max_tokens": 3, "stream": True}
-            ) as sent:
-                process.send_signal(signal.SIGTERM)
-                text = "".join(sent.iter_text())
+        body = {"prompt": "a", "max_tokens": 3, "stream": True}
+        with httpx.stream("POST", f"{url}/v1/completions", json=body, timeout=30) as sent:
+            process.send_signal(signal.SIGTERM)
+            text = "".join(sent.iter_text())
         assert "data: [DONE]" in text
         assert process.wait(20) == -signal.SIGTERM

@@ -23,9 +23,8 @@ def test_pieces_are_the_text(text: str) -> None:
     pieces = BYTES.pieces(ids)
     assert len(pieces) == len(ids)
     assert "".join(pieces) == BYTES.decode(ids)
-    assert [text[offset:].startswith(piece) for offset, piece in zip(offsets(pieces), pieces, strict=True)].count(
-        False
-    ) == 0
+    places = zip(offsets(pieces), pieces, strict=True)
+    assert all(text[offset:].startswith(piece) for offset, piece in places)
 
 
 @given(st.lists(st.integers(0, 257)))
