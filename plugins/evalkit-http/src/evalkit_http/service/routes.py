@@ -13,7 +13,7 @@ from evalkit.plugins import get_plugins
 from evalkit_http.security import requires
 from evalkit_http.security.redaction import Cleaner
 from evalkit_http.service.evaluation import samples_file
-from evalkit_http.service.events import job_events
+from evalkit_http.service.events import event_stream
 from evalkit_http.service.jobs import Accepted, DuplicateKeyError, Job, QueueFullError
 from evalkit_http.service.kinds import LOG, tail
 from evalkit_http.service.protocol import (
@@ -125,7 +125,7 @@ async def events(job_id: str, here: Here) -> EventSourceResponse:
         found = here.store.find(job_id)
         return None if found is None else here.info(found)
 
-    return EventSourceResponse(job_events(look))
+    return event_stream(look)
 
 
 @router.get("/jobs/{job_id}/samples/{task}", dependencies=READ, tags=["jobs"], responses=ERRORS)
