@@ -103,7 +103,8 @@ def test_samples_are_those_of_the_run(tmp_path: Path, task: str) -> None:
     ("log", "returncode", "says"),
     [
         ("noise\nevalkit: there is no disk\n", 2, "there is no disk"),
-        ("evalkit: a warning\nTraceback\nKeyError: 'x'\n", 1, "a warning"),
+        ("evalkit: no model\nleaked: a semaphore\n", 2, "no model"),
+        ("evalkit: a warning\nTraceback\nKeyError: 'x'\n", 1, "ended with exit status 1: KeyError: 'x'"),
         ("loading\n", -9, "was killed by signal 9: loading. See the job's log"),
         ("", 3, "ended with exit status 3. See the job's log"),
     ],

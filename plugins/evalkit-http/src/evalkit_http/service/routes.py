@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request
@@ -62,6 +63,8 @@ def submit(here: Service, new: Accepted) -> EvaluateResponse:
         raise HTTPException(409, str(error)) from error
     except QueueFullError as error:
         raise HTTPException(429, str(error), {"Retry-After": str(RETRY_SECONDS)}) from error
+    except sqlite3.OperationalError as error:
+        raise HTTPException(507, f"no job can be stored ({error}). The server's disk may be full") from error
     here.scheduler.wake()
     position = here.store.position(job)
     message = "Job submitted" if is_new else "Job was submitted before with this idempotency key"
