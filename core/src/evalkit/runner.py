@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from evalkit.runs.plan import Asked, Plan, make_plan
 from evalkit.runs.score import Tally, group_intervals, group_rows, samples
 from evalkit.runs.spec import RunSpec, make_spec
 from evalkit.specs import EngineSpec, load_object
+from evalkit.tasks.context import chat_template
 from evalkit.tasks.files import is_task_file
 
 
@@ -137,7 +137,8 @@ class _Run:
         asked = options.build(Model, {"path": spec.model, **spec.model_args}, "the model")
         self.plan = make_plan(spec)
         self.model = resolve_model(asked, engine_spec)
-        self.spec = _portable(spec)
+        self.is_remote = engine_spec.remote
+        self.spec = _portable(spec, is_remote=self.is_remote)
         self.answers = AnswerCache(self.engine, spec.engine, self.model) if spec.cache else None
 
     def execute(self, folder: RunFolder | None) -> RunResult:
@@ -165,8 +166,7 @@ class _Run:
         check_lengths(session, by_task, truncate=self.spec.truncate)
 
     def _requests(self, session: BaseInferenceSession) -> Questions:
-        chat = functools.partial(session.apply_chat_template, **self.spec.chat_template_args)
-        template = chat if self.spec.apply_chat_template else None
+        template = chat_template(session, self.spec.chat_template_args) if self.spec.apply_chat_template else None
         return {name: task.ask(self.spec.seed, template) for name, task in self.plan.tasks.items()}
 
     def _start(self, session: BaseInferenceSession, requests: Questions, load: float) -> RunResult:
@@ -179,7 +179,7 @@ class _Run:
             "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "status": "running",
             "spec": redact(self.spec.model_dump(exclude={"output"})),
-            "model": {"path": redact(self.model.path), "fingerprint": fingerprint(self.model.path)},
+            "model": {"path": redact(self.model.path), "fingerprint": self._fingerprint()},
             "requests": len(_unique(requests)),
             "prompts": prompts_hash(_unique(requests)),
         }
@@ -196,9 +196,13 @@ class _Run:
         finally:
             folder.release()
 
+    def _fingerprint(self) -> str | None:
+        # A server's model may have the name of a folder that happens to lie here.
+        return None if self.is_remote else fingerprint(self.model.path)
+
     def _check_model(self, folder: RunFolder) -> None:
         recorded = folder.manifest().get("model") or {}
-        if "fingerprint" in recorded and recorded["fingerprint"] != fingerprint(self.model.path):
+        if "fingerprint" in recorded and recorded["fingerprint"] != self._fingerprint():
             raise RunError(f"the model at {self.model.path} changed since {folder.path} was started. Start a new run")
 
     def _answer(
@@ -286,6 +290,8 @@ def build_engine(name: str, args: dict[str, Any]) -> tuple[BaseEngine, EngineSpe
 
 def resolve_model(model: Model, engine: EngineSpec) -> Model:
     """`model` with a registered name replaced by a local path in the engine's format. Raises ModelError."""
+    if engine.remote:
+        return model
     plugins = get_plugins()
     if Path(model.path).exists():
         return dataclasses.replace(model, path=str(Path(model.path).absolute()))
@@ -339,9 +345,9 @@ def _changed(value: Any) -> dict[str, Any]:
     return found
 
 
-def _portable(spec: RunSpec) -> RunSpec:
+def _portable(spec: RunSpec, *, is_remote: bool) -> RunSpec:
     """`spec` with local paths made absolute, so that a resume may start elsewhere."""
-    paths = {"model": spec.model, "data_dir": spec.data_dir}
+    paths = {"model": None if is_remote else spec.model, "data_dir": spec.data_dir}
     tasks = [str(Path(name).absolute()) if is_task_file(name) else name for name in spec.tasks]
     of_model = {**spec.model_args, **_absolute({name: spec.model_args.get(name) for name in MODEL_PATHS})}
     return spec.model_copy(update={**_absolute(paths), "tasks": tasks, "model_args": of_model})
