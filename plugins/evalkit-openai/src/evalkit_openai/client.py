@@ -161,7 +161,9 @@ class Client:
             )
         if status == 429 and "insufficient_quota" in response.text:
             raise ModelError(f"the account at {self.url} has no quota left ({message}). Add to it, then run again")
-        if status in TRANSIENT or status >= 500:
+        # llama-cpp-python has no other status for a wrong field.
+        is_wrong_field = status == 500 and "validation error" in message
+        if status in TRANSIENT or (status >= 500 and not is_wrong_field):
             raise TransientError(message, retry_after(response.headers))
         if status < 400:
             message += f" (it redirects to {response.headers.get('location', 'elsewhere')}; check base_url)"

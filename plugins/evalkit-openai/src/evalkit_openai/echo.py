@@ -68,6 +68,9 @@ def continuation_start(tokens: Sequence[str], continuation: str) -> tuple[int, b
         a not in (b, CUT_CHARACTER) for a, b in zip(tail, continuation, strict=True)
     ):
         raise ValueError("its tokens do not spell the continuation")
+    # A character of several tokens: its first ones may show as nothing, and so may a special token of the context.
+    if index > 1 and not tokens[index - 1] and not continuation[0].isascii():
+        raise ValueError("its tokens do not tell where the continuation begins")
     return index, len(spelled) > len(continuation)
 
 

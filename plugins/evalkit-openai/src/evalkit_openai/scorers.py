@@ -23,6 +23,7 @@ from evalkit_openai.workers import Job
 GROUP = 16
 """Requests of one call to the scoring routes: the server computes what they share once."""
 TRUNCATED = "truncated: {length} tokens, of which the last {limit} fit the context"
+TOKENIZER = "Give a tokenizer with --engine-arg tokenizer=PATH, if the server takes token ids"
 GREEDY_UNKNOWN = "whether it is greedy is unknown: the server names no other tokens"
 
 Pairs = Sequence[tuple[Any, LoglikelihoodRequest]]
@@ -162,7 +163,7 @@ class Echo:
 
     async def _score_text(self, request: LoglikelihoodRequest) -> LoglikelihoodOutput:
         if request.continuation_ids is not None:
-            raise RequestError("token ids need a tokenizer. Give one with --engine-arg tokenizer=PATH")
+            raise RequestError(f"token ids cannot be sent: prompts are sent as text. {TOKENIZER}")
         if not request.continuation:
             raise RequestError("the continuation is empty")
         context, continuation = move_whitespace(request.context, request.continuation)
@@ -170,7 +171,7 @@ class Echo:
         try:
             start, merged = continuation_start(echoed.tokens, continuation)
         except ValueError as error:
-            raise RequestError(f"{self._fault(error)}. Give a tokenizer with --engine-arg tokenizer=PATH") from error
+            raise RequestError(f"{self._fault(error)}. {TOKENIZER}") from error
         return self._output(echoed, start, (MERGED,) if merged else ())
 
     def _output(self, echoed: Echoed, start: int, notes: tuple[str, ...]) -> LoglikelihoodOutput:
@@ -184,8 +185,7 @@ class Echo:
         logprobs = [value for value in echoed.logprobs[start:] if value is not None]
         if len(logprobs) < len(echoed.logprobs) - start:
             raise RequestError(
-                f"the server at {self.client.url} gives no log-probability of a text's first token. "
-                "Give a tokenizer with --engine-arg tokenizer=PATH"
+                f"the server at {self.client.url} gives no log-probability of a text's first token. {TOKENIZER}"
             )
         return tuple(logprobs)
 
@@ -196,7 +196,7 @@ class Echo:
         try:
             if windows is None:
                 if request.input_ids is not None:
-                    raise RequestError("token ids need a tokenizer. Give one with --engine-arg tokenizer=PATH")
+                    raise RequestError(f"token ids cannot be sent: prompts are sent as text. {TOKENIZER}")
                 echoed = await self._echo(request.text)
                 logprobs += self._behind(echoed, continuation_start(echoed.tokens, request.text)[0])
             for ids, start in windows or ():

@@ -110,7 +110,8 @@ class Server:
         async def ask() -> bool:
             prompt = {"messages": [{"role": "user", "content": "Hi"}]} if "chat" in route else {"prompt": "Hi"}
             try:
-                await self.client.post(route, {"model": self.model, **prompt, "max_tokens": 1, field: "no number"})
+                body = {"model": self.model, **prompt, "max_tokens": 1, field: "no number"}
+                await self.client.post(route, body, retries=0)
             except (RefusedError, OutageError):
                 return True
             return False
