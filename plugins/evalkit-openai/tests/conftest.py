@@ -23,8 +23,12 @@ from evalkit.testing.fake import BOS, ByteTokenizer, Fake, next_scores
 from evalkit_openai.engine import OpenAICompatible
 
 Json = dict[str, Any]
-TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
-OPENAI_FIELDS = {"model", "prompt", "messages", "max_tokens", "temperature", "top_p", "stop", "seed", "n", "logprobs", "echo"}
+TEMPLATE = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+LIMITS = {"max_tokens", "temperature", "top_p", "stop", "seed", "n"}
+OPENAI_FIELDS = {"model", "prompt", "messages", "logprobs", "echo", *LIMITS}
 
 
 @dataclass
@@ -59,6 +63,7 @@ class Handler(BaseHTTPRequestHandler):
     """Routes, each a method."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     double: Double
 
     def log_message(self, format: str, *args: Any) -> None:
@@ -66,7 +71,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         double = self.double
-        double.headers.append(dict(self.headers))
+        double.headers.append({name.lower(): value for name, value in self.headers.items()})
         if self.path == "/v1/models":
             entry = {"id": "fake", "object": "model", "owned_by": "tests", "max_model_len": double.max_length}
             self.answer(200, {"object": "list", "data": [entry, {"id": "fake-large"}]})
@@ -81,7 +86,7 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         with double.lock:
             double.asked.append((self.path, body))
-            double.headers.append(dict(self.headers))
+            double.headers.append({name.lower(): value for name, value in self.headers.items()})
             double.busy += 1
             double.busiest = max(double.busiest, double.busy)
             # A probe is answered.
