@@ -128,7 +128,7 @@ def test_failed_requests_are_reported_and_resumed(kit: Any, no_waiting: None) ->
 
 def test_the_answer_cache_is_refused(kit: Any) -> None:
     """Nobody here knows which weights answer under a name."""
-    with pytest.raises(ModelError, match="may change it at any time.* --cache"):
+    with pytest.raises(ModelError, match=r"may change it at any time.* --cache"):
         run(kit.serve(), "starter_arithmetic", cache=True)
 
 
