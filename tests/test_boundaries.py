@@ -27,6 +27,7 @@ LAYERS = (
     {"plugins", "engines"},
     {"statistics"},
     {"runs", "answers"},
+    {"reading"},
     {"runner", "exports"},
     {"cli", "testing", "__main__"},
 )

@@ -32,10 +32,32 @@ def test_compare_is_a_gate(evalkit: Evalkit, tmp_path: Path) -> None:
     done = evalkit("compare", "before", "after", "--fail-if-worse", "0.01")
     assert done.returncode == 1
     assert done.stderr.splitlines() == [f"after: starter_questions acc is worse by {found['rows'][0]['baseline']:.4f}"]
-    assert "after, starter_questions, acc: worse on documents" in done.stdout
+    assert "starter_questions, acc: worse on document" in done.stdout
     assert evalkit("compare", "before", "after").returncode == 0
     assert evalkit("compare", "before", "after", "--fail-if-worse", "1").returncode == 0
     assert evalkit("compare", "after", "before", "--fail-if-worse", "0").returncode == 0
+
+
+def test_compare_shows_what_changed(evalkit: Evalkit, tmp_path: Path) -> None:
+    """Each run has its table, marked where more than chance is at work, and the first documents that changed."""
+    for name in ("before", "after", "third"):
+        evalkit("run", "starter_questions", *FAKE, "--limit", "60", "--output", name)
+    spoil(tmp_path / "after", "starter_questions", "acc")
+    text = evalkit("compare", "before", "after", "third").stdout
+    assert text.index("after, compared with before:") < text.index("third, compared with before:")
+    assert text.count("▼") == 2
+    assert text.count(": worse on document ") == 3
+    example = text.partition(": worse on document ")[2].splitlines()
+    assert [line.split()[0] for line in example[1:5]] == ["question", "right", "before", "after"]
+    assert "Question: " in example[1]
+    plain = evalkit("compare", "before", "after", "--examples", "0", "--wide").stdout
+    assert "on document" not in plain
+    assert plain.splitlines()[2].split()[-4:] == ["p", "test", "detectable", "documents"]
+    rows = json.loads(evalkit("compare", "before", "after", "--examples", "1", "--json").stdout)["rows"]
+    (found,) = rows[0]["examples"]
+    assert (found["task"], found["change"], rows[0]["verdict"]) == ("starter_questions", "worse", "worse")
+    assert found["target"]
+    assert rows[1]["examples"] == []
 
 
 def test_bad_comparisons_get_one_line(evalkit: Evalkit) -> None:

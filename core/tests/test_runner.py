@@ -26,10 +26,9 @@ from evalkit.errors import (
 from evalkit.model import Model
 from evalkit.requests import LoglikelihoodRequest, RollingLoglikelihoodRequest
 from evalkit.results import RunResult
-from evalkit.runner import resolve_model, resume
+from evalkit.runner import resume
 from evalkit.runs.folder import list_runs
 from evalkit.runs.infer import Progress
-from evalkit.specs import EngineSpec
 
 if TYPE_CHECKING:
     from conftest import Holding, Toy
@@ -85,6 +84,7 @@ def test_results_json_holds_what_was_returned_and_the_harnesss_keys(toy: Toy) ->
     assert written["versions"] == dict.fromkeys(TASKS, "1.0")
     assert written["higher_is_better"]["toy_target"] == {"perplexity": False, "acc": True}
     assert written["group_subtasks"] == {"toy": list(TASKS)}
+    assert written["group_weighted"] == {"toy": True}
     assert written["config"] == {
         "model": "breakable",
         "model_args": "pretrained=fake,max_length=900",
@@ -508,32 +508,7 @@ def test_the_chat_template_is_the_sessions(toy: Toy) -> None:
     assert toy.samples(result, "toy_pages")[0]["arguments"] == [["Page 0.\nTwo lines, 0 words."]]
 
 
-# ── models ──────────────────────────────────────────────────────────────────────────────────────────────────
-def test_a_registered_model_comes_in_the_engines_format(toy: Toy) -> None:
-    """The first format that both know; a name that nothing provides is left to the hub."""
-    path = toy.site.path / "toy_benchmark.py"
-    assert resolve_model(Model("toy-model", dtype="x"), EngineSpec("e", "", "")) == Model(str(path), dtype="x")
-    with pytest.raises(ModelNotFoundError, match=r"model 'toy-quantized' comes as gguf, but engine 'e' reads hf"):
-        resolve_model(Model("toy-quantized"), EngineSpec("e", "", ""))
-    for name in ("org/toy-modle", "gpt2"):
-        assert resolve_model(Model(name), EngineSpec("e", "", "")) == Model(name)
-
-
-@pytest.mark.parametrize("name", ["/gone/model", "./gone", "gone.gguf", "a/b/c", "~/gone"])
-def test_a_path_that_leads_nowhere_is_no_hub_id(toy: Toy, name: str) -> None:
-    """What can only be a file is not looked for on the network."""
-    with pytest.raises(ModelNotFoundError, match=r"does not exist. Check --model"):
-        resolve_model(Model(name), EngineSpec("e", "", ""))
-
-
-def test_a_path_that_exists_wins_over_a_name(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A local folder is a local folder, whatever is registered; the path becomes absolute."""
-    monkeypatch.chdir(toy.path)
-    Path("toy-model").mkdir()
-    assert resolve_model(Model("toy-model"), EngineSpec("e", "", "")).path == str(toy.path / "toy-model")
-
-
-# ── secrets ─────────────────────────────────────────────────────────────────────────────────────────────────
+# ── secrets ──────────────────────────────────────────────────────────────────────────────────────────────────
 def test_no_secret_reaches_the_run_folder(toy: Toy) -> None:
     """Run folders are copied and shared: neither the engine's nor the model's secrets are in any file."""
     fields: dict[str, Any] = {

@@ -80,7 +80,7 @@ def test_another_version_of_run_json_is_refused(toy: Toy) -> None:
         rerun(run)
     spec = json.loads((run / "run.json").read_text(encoding="utf-8"))["spec"]
     _change(run, format=1, spec={**spec, "later": 1})
-    with pytest.raises(ConfigError, match=r"no field 'later'"):
+    with pytest.raises(RunError, match=r"was made by another evalkit: it has a field 'later'\. Upgrade evalkit"):
         rerun(run)
 
 

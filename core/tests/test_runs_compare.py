@@ -11,7 +11,8 @@ import pytest
 
 from evalkit.errors import RunError
 from evalkit.results import RunResult
-from evalkit.runs.compare import Row, compare_runs
+from evalkit.runs.compare import compare_runs, corrected
+from evalkit.runs.compare_row import Row
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +37,12 @@ def rewrite(result: RunResult, task: str, **by_metric: list[float]) -> None:
     for name, values in by_metric.items():
         document["results"][task][f"{name},none"] = sum(values) / len(values)
     found.write_text(json.dumps(document), encoding="utf-8")
+
+
+def change(result: RunResult, **fields: Any) -> None:
+    """Replace what results.json says."""
+    path = Path(result.run_dir) / "results.json"
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **fields}), encoding="utf-8")
 
 
 def test_differences_by_hand(toy: Any) -> None:
@@ -90,6 +97,85 @@ def test_clusters_flip_together(toy: Any, monkeypatch: pytest.MonkeyPatch) -> No
     assert [row["cluster"] for row in toy.samples(first, "toy_choice")] == [0, 1, 2, 0]
     assert set(first.details["clustered_stderr"]["toy_choice"]) == {"acc,none", "acc_norm,none"}
     assert compared(first, second)[0]["toy_choice/acc,none"].test == "permutation"
+
+
+def test_a_group_is_compared_by_all_documents_of_its_tasks(toy: Any) -> None:
+    """Its values are weighted means, McNemar's test counts the changes in all tasks, and its tasks become details."""
+    first, second = (toy.run("toy", "toy_choice", output=name) for name in ("a", "b"))
+    rewrite(first, "toy_choice", acc=[0.0, 0.0, 1.0, 1.0])
+    rewrite(second, "toy_choice", acc=[1.0, 1.0, 1.0, 1.0])
+    rewrite(first, "toy_target", acc=[0.0, 0.0, 0.0, 1.0])
+    rewrite(second, "toy_target", acc=[1.0, 0.0, 0.0, 0.0])
+    rows, _ = compared(first, second)
+    group = rows["toy/acc,none"]
+    assert (group.baseline, group.value, group.difference) == (0.375, 0.625, 0.25)
+    assert (group.documents, group.lost, group.won, group.test) == (8, 1, 3, "McNemar")
+    assert group.p_value == pytest.approx(0.625)
+    assert [part.task for part in group.parts] == ["toy_choice", "toy_target"]
+    assert group.to_dict()["worse"] == {"count": 1, "doc_ids": []}
+    details = {row.task for row in rows.values() if row.detail}
+    assert details == {"toy_choice", "toy_target"}
+    assert rows["toy/acc,none"].corrected == 1
+
+
+def test_tasks_of_a_group_may_count_the_same(toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unweighted group is the mean of its tasks' scores, whatever their sizes; the other run need not name it."""
+    monkeypatch.setattr(toy.module, "TOY", replace(toy.module.TOY, weighted=False))
+    first, second = toy.run("toy", output="a"), toy.run(*toy.module.TOY.tasks, output="b")
+    assert "acc,none" in first.results["toy"]
+    assert "toy" not in second.results
+    row = compared(first, second)[0]["toy/acc,none"]
+    assert row.baseline == pytest.approx(first.results["toy"]["acc,none"])
+
+
+def test_a_group_that_is_another_one_is_left_out(toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tasks, or other weights, make another number; so may those that an older evalkit did not write down."""
+    first = toy.run("toy", output="a")
+    monkeypatch.setattr(toy.module, "TOY", replace(toy.module.TOY, weighted=False))
+    second = toy.run("toy", output="b")
+    assert compared(first, second)[1] == ["toy not compared: b weighs its tasks in another way"]
+    monkeypatch.setattr(toy.module, "TOY", replace(toy.module.TOY, tasks=("toy_choice",)))
+    third = toy.run("toy", *toy.module.TASKS, output="c")
+    assert "toy not compared: it has other tasks in c" in compared(first, third)[1]
+    change(first, group_weighted={})
+    assert compared(first, second)[1] == [
+        "toy not compared: a, of an older evalkit, does not say how it weighs its tasks"
+    ]
+
+
+def test_holm_counts_claims_and_details_apart() -> None:
+    """Tasks within a group do not weaken the group's claim; all runs count together."""
+    base = Row("b", "task", "acc", "none", True, 10, 0.0, 0.0, 0.0)
+    pairs = [(0.01, False), (0.02, False), (0.001, True), (None, False), (0.3, True)]
+    rows = corrected([replace(base, p_value=value, detail=detail) for value, detail in pairs])
+    assert [row.corrected for row in rows] == [0.02, 0.02, 0.002, None, 0.3]
+
+
+def test_a_hopeless_perplexity_is_compared(toy: Any) -> None:
+    """Infinite in one run or in both: there is a row without statistics, and the documents that changed."""
+    first, second = toy.run("toy_target", output="a"), toy.run("toy_target", output="b")
+    rewrite(second, "toy_target", perplexity=[-1.0, -float("inf"), -1.0, -float("inf")])
+    change(second, results={"toy_target": {"perplexity,none": float("inf")}})
+    rewrite(first, "toy_target", perplexity=[-1.0, -float("inf"), -1.0, -1.0])
+    change(first, results={"toy_target": {"perplexity,none": float("inf")}})
+    row = compared(first, second)[0]["toy_target/perplexity,none"]
+    assert (row.p_value, row.interval, row.worse, row.better) == (None, None, (3,), ())
+
+
+def test_a_mean_by_coincidence_is_none(toy: Any) -> None:
+    """Where only one run's number is the mean of its values, the metric is not one: its task says how it is made."""
+    first, second = toy.run("toy_target", output="a"), toy.run("toy_target", output="b")
+    values = first.results["toy_target"]["perplexity,none"]
+    rewrite(first, "toy_target", perplexity=[values] * 4)
+    row = compared(first, second)[0]["toy_target/perplexity,none"]
+    assert row.value == second.results["toy_target"]["perplexity,none"]
+
+
+def test_documents_without_a_cluster_are_compared(toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task may know the cluster of some documents only."""
+    monkeypatch.setattr(toy.module, "CHOICE", replace(toy.module.CHOICE, cluster=lambda doc: doc["answer"] or None))
+    first, second = toy.run("toy_choice", output="a"), toy.run("toy_choice", output="b")
+    assert compared(first, second)[0]["toy_choice/acc,none"].documents == 4
 
 
 def test_intervals_stand_beside_the_scores(toy: Any) -> None:

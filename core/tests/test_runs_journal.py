@@ -184,7 +184,7 @@ CHANGES: list[tuple[Request, dict[str, Any]]] = [
     ),
     (
         LoglikelihoodRequest("a", "b"),
-        {"context": "x", "continuation": "x", "context_ids": (1,), "continuation_ids": (1,)},
+        {"context": "x", "continuation": "x", "context_ids": (1,), "continuation_ids": (1,), "logprobs": 1},
     ),
     (RollingLoglikelihoodRequest("a"), {"text": "x", "input_ids": (1,)}),
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,16 @@ from hypothesis import strategies as st
 from evalkit.errors import RunError
 from evalkit.requests import LoglikelihoodOutput, LoglikelihoodRequest
 from evalkit.results import Sample
-from evalkit.runs.samples import Document, _without_texts, read_samples
+from evalkit.runs.samples import (
+    OFFSET,
+    Document,
+    _without_texts,
+    light_rows,
+    line_texts,
+    read_samples,
+    row_at,
+    sample_rows,
+)
 
 TEXTS = st.text() | st.sampled_from(['"filter": "', '{"doc_id": 7, "', '\\", "filter": "x', "\u2028"])
 
@@ -63,5 +73,33 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
         read_samples(tmp_path / "samples_toy.jsonl")
     for text in (b'{"doc_id": 1, "doc": ', b"[]\n", b'{"doc_id": 1}\n', b"\xff\n"):
         (tmp_path / "cut.jsonl").write_bytes(text)
-        with pytest.raises(RunError, match=r"cut\.jsonl is damaged"):
+        with pytest.raises(RunError, match=r"cut\.jsonl, line 1 is damaged"):
             read_samples(tmp_path / "cut.jsonl")
+
+
+@given(st.lists(TEXTS, max_size=5), st.lists(st.tuples(st.floats(max_value=0), st.booleans()), min_size=1, max_size=4))
+def test_a_light_row_leads_to_the_whole_one(texts: list[str], scored: list[tuple[float, bool]]) -> None:
+    """Light rows, whole ones and the lines themselves stand for the same samples; log-probabilities are in both."""
+    outputs = tuple(LoglikelihoodOutput(*answer) for answer in scored)
+    choices = Sample(
+        "toy", 9, {"q": '"filtered_resps": [['}, 0, (), outputs, "none", [a for a, _ in scored], {"acc": 1}
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "samples_toy.jsonl"
+        lines = [*(line(text, doc_id=number) for number, text in enumerate(texts))]
+        path.write_bytes(b"".join([*lines, json.dumps(choices.to_dict()).encode() + b"\n"]))
+        whole, light = list(sample_rows(path)), list(light_rows(path))
+        assert [row_at(path, row[OFFSET]) for row in light] == whole
+        assert [(offset, json.loads(text)) for offset, text in line_texts(path)] == [
+            (row[OFFSET], found) for row, found in zip(light, whole, strict=True)
+        ]
+    assert light[-1]["filtered_resps"] == whole[-1]["filtered_resps"] == [list(answer) for answer in scored]
+
+
+def test_a_row_without_what_was_asked_is_no_sample(tmp_path: Path) -> None:
+    """The line at fault is named, with the command that makes the run again."""
+    path = tmp_path / "samples_toy.jsonl"
+    path.write_bytes(line("a") + b'{"doc_id": 4, "filter": "none", "metrics": []}\n')
+    with pytest.raises(RunError, match=r"samples_toy\.jsonl, line 2 is damaged .*evalkit rerun"):
+        list(sample_rows(path))
+    assert [row["doc_id"] for row in light_rows(path)] == [3, 4]

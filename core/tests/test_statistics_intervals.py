@@ -193,3 +193,24 @@ def test_an_aggregate_that_refuses_resamples_has_no_interval() -> None:
         return 0.123
 
     assert metric_interval(Metric("picky", lambda scored: None, picky, no_stderr), 0.123, None, ["a", "b", "c"]) is None
+
+
+def test_equal_values_have_no_spread_to_judge_by() -> None:
+    """A mean of equal values has no interval of no width; a share keeps Wilson's, which says how few there are."""
+    metric = Metric("f1", lambda scored: None)
+    assert metric_interval(metric, 0.3, 0.0, [0.3] * 20) is None
+    assert metric_interval(metric, 0.1, 1.4e-17, [0.1] * 20) is None
+    assert metric_interval(metric, 1.0, 0.0, [1.0] * 20) == pytest.approx((0.8389, 1), abs=1e-4)
+    assert clustered_interval(metric, 0.3, [0.3] * 4, [0, 0, 1, 1]) is None
+
+
+def test_an_aggregate_that_refuses_a_document_less_has_no_contributions() -> None:
+    """Metrics from elsewhere may want two classes, say: the comparison goes on without them."""
+
+    def picky(values: Any) -> float:
+        if len(set(values)) < 2:
+            raise ValueError("one class only")
+        return float(max(values) - min(values)) ** 2
+
+    assert contributions(picky, 9.0, [1, 4, 1, 1]) is None
+    assert contributions(picky, 9.0, [1, 4, 1, 4]) is not None

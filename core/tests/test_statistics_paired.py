@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from evalkit.statistics.intervals import student
-from evalkit.statistics.paired import bonett_price, compare_means, compare_shares, holm, mcnemar, permutation
+from evalkit.statistics.paired import bonett_price, changes, compare_means, compare_shares, holm, mcnemar, permutation
 
 CHANCE = 0.01
 """Below this, a test of uniformity fails; it would once in a hundred other choices of the seeds."""
@@ -88,8 +88,9 @@ def test_permutation_finds_the_exact_p_value() -> None:
     gains = np.array([0.3, 0.1, 0.1, -0.2, 0.5, 0.4, -0.1, 0.2])
     sums = [abs(np.dot(signs, abs(gains))) for signs in itertools.product((-1, 1), repeat=8)]
     exact = np.mean(np.array(sums) >= abs(gains.sum()) - 1e-9)
-    assert permutation(gains) == pytest.approx(exact, abs=0.02)
-    assert permutation(gains) == permutation(gains)
+    assert permutation(gains) == pytest.approx(exact)
+    more = np.concatenate([gains, gains])
+    assert permutation(more) == pytest.approx(permutation(more, draws=20_000, seed=1), abs=0.02)
 
 
 def test_the_large_and_the_rest_are_drawn_alike() -> None:
@@ -105,7 +106,56 @@ def test_nothing_changed() -> None:
     assert (found.difference, found.p_value) == (0.0, 1.0)
     assert found.interval is not None
     assert found.interval[0] < 0 < found.interval[1]
-    assert compare_means(same * 3, same * 3).interval == (0.0, 0.0)
+    found = compare_means(same * 3, same * 3)
+    assert (found.difference, found.p_value, found.interval, found.detectable) == (0.0, 1.0, None, None)
+
+
+def test_equal_differences_have_no_spread_to_judge_by() -> None:
+    """Two documents, both better by a half: nothing says how far others would be from it."""
+    found = compare_means(np.zeros(2), np.full(2, 0.5))
+    assert (found.difference, found.p_value, found.interval, found.detectable) == (0.5, 0.5, None, None)
+
+
+def test_one_document_right_or_wrong() -> None:
+    """A single share has a wide interval, and no small p-value."""
+    for before, after in itertools.product((0.0, 1.0), repeat=2):
+        found = compare_shares(np.array([before]), np.array([after]))
+        assert found.p_value == 1
+        assert found.interval is not None
+        assert found.interval[0] <= found.difference <= found.interval[1] or abs(found.difference) == 1
+        assert found.interval[1] - found.interval[0] > 1
+
+
+def test_clusters_of_one_are_documents() -> None:
+    """Where every document is a cluster of its own, the results are those without clusters."""
+    before, after = np.random.default_rng(12).normal(size=(2, 30))
+    plain, clustered = compare_means(before, after), compare_means(before, after, range(30))
+    assert plain.interval is not None
+    assert plain.interval == pytest.approx(clustered.interval)
+    assert plain.p_value == clustered.p_value
+    assert plain.interval == pytest.approx(stats.ttest_rel(after, before).confidence_interval())
+
+
+def test_two_clusters_prove_nothing() -> None:
+    """However many documents they hold: with two signs to flip, one comparison in two is as large."""
+    before, after = np.zeros(200), np.random.default_rng(13).normal(3, 1, 200)
+    found = compare_means(before, after, [0, 1] * 100)
+    assert found.p_value == 0.5
+    assert found.interval is not None
+    assert compare_means(before, after, [0] * 200).interval is None
+
+
+def test_rounding_is_no_change() -> None:
+    """Sums in another order differ in their last digits: that is neither better nor worse, and no evidence."""
+    before = np.random.default_rng(14).normal(-500, 20, 50)
+    found = compare_means(before, before * (1 + 1e-15))
+    assert (found.difference, found.p_value) == (0.0, 1.0)
+
+
+def test_infinities_are_compared() -> None:
+    """What is hopeless in both runs did not change; what became hopeless did."""
+    infinite = np.array([np.inf, np.inf, 1.0])
+    assert changes(infinite, np.array([np.inf, 2.0, np.inf])).tolist() == [0.0, -np.inf, np.inf]
 
 
 def test_one_document_says_nothing() -> None:

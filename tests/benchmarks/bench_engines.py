@@ -101,7 +101,7 @@ def prompt_ids(engine: str, data_dir: str) -> str:
     from evalkit.model import Model
     from evalkit.plugins import load_engine_class
     from evalkit.requests import GenerationRequest, LoglikelihoodRequest
-    from evalkit.runner import resolve_model
+    from evalkit.runs.resolve import resolve_model
 
     cls, spec = load_engine_class(engine)
     digest = hashlib.sha256()

@@ -7,14 +7,14 @@ and says which cells each of them sees; their own cells are appended. That is al
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evalkit import decoding
 from evalkit.requests import GenerationOutput
-from evalkit.scoring import ScoredTokens, Span
+from evalkit.scoring import ScoredTokens, Scores, Span
 from evalkit.scoring.collect import Collector
 from evalkit.scoring.forest import SpanTable, build_forest
 from evalkit.scoring.logits import target_scores
@@ -35,6 +35,7 @@ class CellSession(TokenSession):
     """A session over `run` and `keep`."""
 
     shares_prefixes = True
+    joins_running = True
     rows = 16
     """Sequences that are generated at a time."""
     draft_tokens = 0
@@ -56,7 +57,7 @@ class CellSession(TokenSession):
         """Keep these cells, in ascending order, and forget all others."""
 
     # ── scoring ─────────────────────────────────────────────────────────────────────────────────────────
-    def score_forest(self, batches: Iterator[TreeBatch]) -> Iterator[tuple[TreeBatch, NDArray[np.float64], Bools]]:
+    def score_forest(self, batches: Iterator[TreeBatch]) -> Iterator[tuple[TreeBatch, Scores]]:
         """Score tree batches, each in one pass; the chain that they share stays in the first cells."""
         self.keep(np.arange(0))
         cells = 0
@@ -70,16 +71,16 @@ class CellSession(TokenSession):
             logits = self.run(batch.tokens.astype(np.int64), batch.positions, mask, batch.rows)
             cells = batch.keep + batch.chain
             self.keep(np.arange(cells))
-            yield batch, *target_scores(logits, batch.target_rows, batch.targets)
+            yield batch, target_scores(logits, batch.target_rows, batch.targets, batch.tops)
 
     def score_batch(self, spans: list[Span]) -> list[ScoredTokens]:
         """Score spans as a forest of their own."""
         forest = build_forest(SpanTable.of(spans))
         collector = Collector(forest)
         found: dict[int, ScoredTokens] = {}
-        for batch, logprobs, greedy in self.score_forest(plan_forest(forest, self.batch_tokens)):
+        for batch, scores in self.score_forest(plan_forest(forest, self.batch_tokens)):
             self.count_computed(len(batch.tokens))
-            found.update(collector.add(batch, logprobs, greedy))
+            found.update(collector.add(batch, scores))
         return [found[number] for number in range(len(spans))]
 
     # ── generation ──────────────────────────────────────────────────────────────────────────────────────
@@ -92,14 +93,24 @@ class CellSession(TokenSession):
         yield from decoding.with_backoff(self._stream, plain, batch_size or self.rows)
 
     def _stream(self, items: list[DecodeRequest], rows: int) -> Iterator[tuple[int, GenerationOutput]]:
-        limits = decoding.Limits(
+        yield from decoding.stream(_CellDecoder(self), self.tokenizer, items, self._limits(rows))
+
+    def decode_live(self, feed: decoding.Feed, wants_parts: Callable[[int], bool]) -> decoding.LiveAnswers:
+        """Generate for a feed."""
+        yield from decoding.live_with_backoff(
+            lambda left, rows: decoding.live(_CellDecoder(self), self.tokenizer, left, self._limits(rows), wants_parts),
+            feed,
+            self.rows,
+        )
+
+    def _limits(self, rows: int) -> decoding.Limits:
+        return decoding.Limits(
             rows=rows,
             admitted_tokens=self.batch_tokens,
             draft_tokens=self.draft_tokens,
             drafted_pass=self.drafted_pass,
             cache_tokens=self.cache_tokens,
         )
-        yield from decoding.stream(_CellDecoder(self), self.tokenizer, items, limits)
 
 
 class _CellDecoder(decoding.SequenceDecoder):

@@ -6,14 +6,15 @@ import dataclasses
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from evalkit.errors import RequestError
 from evalkit.model import Model
 from evalkit.requests import (
     GenerationOutput,
+    GenerationPart,
     GenerationRequest,
     LoglikelihoodOutput,
     LoglikelihoodRequest,
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from evalkit.runner import BoundModel
 
 T = TypeVar("T")
+Feed = Iterator[tuple[Any, GenerationRequest | None] | None]
+"""What a server has to answer: `(key, request)`; `(key, None)` to withdraw one; None where nothing waits at present."""
 DEFAULT_BATCH_SIZE = 16
 REDACTED = "***"
 SECRET_WORDS = ("key", "apikey", "token", "secret", "secrets", "password", "authorization", "credentials")
@@ -103,6 +106,24 @@ class BaseInferenceSession(ABC):
     @abstractmethod
     def close(self) -> None:
         """Release everything. May be called more than once."""
+
+    def generate_live(
+        self, feed: Feed, *, wants_parts: Callable[[Any], bool] = lambda key: True
+    ) -> Iterator[tuple[Any, GenerationPart | GenerationOutput]]:
+        """Serve a feed until it ends: yield each request's parts, where they are wanted, and then its one output.
+
+        The feed is read between steps, so that requests join those that are running; while nothing runs it may block,
+        and should. A withdrawn request is answered by an error. Here, what waits is answered together, without parts.
+        """
+        waiting: dict[Any, GenerationRequest] = {}
+        for arrival in chain(feed, [None]):
+            if arrival is None:
+                answered, waiting = waiting, {}
+                yield from self.generate_continuous(answered.items())
+            elif arrival[1] is not None:
+                waiting[arrival[0]] = arrival[1]
+            elif waiting.pop(arrival[0], None) is not None:
+                yield arrival[0], GenerationOutput(finish_reason="error", error="withdrawn")
 
     def loglikelihood_continuous(
         self, requests: Iterable[tuple[Any, LoglikelihoodRequest]], *, batch_size: int | None = None

@@ -91,6 +91,17 @@ class GenerationOutput:
 
 
 @dataclass(frozen=True, slots=True)
+class GenerationPart:
+    """What is new of an answer that is still being made: text that no further token can change, and its tokens."""
+
+    text: str
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    sample: int = 0
+    """Number of the sample, where a request asks for several."""
+
+
+@dataclass(frozen=True, slots=True)
 class LoglikelihoodRequest:
     """A continuation to score given its context; the context may be empty."""
 
@@ -99,6 +110,8 @@ class LoglikelihoodRequest:
     context_ids: tuple[int, ...] | None = None
     """Token ids of the context, where the caller has encoded the pair itself (both or neither)."""
     continuation_ids: tuple[int, ...] | None = None
+    logprobs: int | None = None
+    """So many most likely tokens are wanted beside each scored one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +125,8 @@ class LoglikelihoodOutput:
     error: str | None = None
     notes: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    top_logprobs: tuple[tuple[tuple[int, float], ...], ...] | None = None
+    """At each scored token's place the most likely tokens, best first: (token id, log-probability)."""
 
 
 @dataclass(frozen=True, slots=True)

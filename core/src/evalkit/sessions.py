@@ -7,17 +7,15 @@ truncation, windows, batching, back-off on memory, stops and counters are here.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from evalkit.engine import BaseInferenceSession, TooLong
+from evalkit.engine import BaseInferenceSession, Feed, TooLong
 from evalkit.errors import EvalkitError, OutOfMemoryError, RequestError, one_line
 from evalkit.requests import (
     GenerationOutput,
+    GenerationPart,
     GenerationRequest,
     LoglikelihoodOutput,
     LoglikelihoodRequest,
@@ -30,6 +28,7 @@ from evalkit.requests import (
 from evalkit.scoring import (
     EncodedPair,
     ScoredTokens,
+    Scores,
     Span,
     Tokenizer,
     encode_pairs,
@@ -76,10 +75,8 @@ class TokenSession(BaseInferenceSession):
     def score_batch(self, spans: list[Span]) -> list[ScoredTokens]:
         """Score spans in one pass. Raises OutOfMemoryError, and is then called with fewer."""
 
-    def score_forest(
-        self, batches: Iterator[TreeBatch]
-    ) -> Iterator[tuple[TreeBatch, NDArray[np.float64], NDArray[np.bool_]]]:
-        """Run tree batches in order; yield each with its targets' log-probabilities and whether each is greedy.
+    def score_forest(self, batches: Iterator[TreeBatch]) -> Iterator[tuple[TreeBatch, Scores]]:
+        """Run tree batches in order; yield each with the scores of its targets.
 
         Called instead of `score_batch` where `shares_prefixes` is true. Raises OutOfMemoryError, and is then
         called anew with smaller batches of what is left.
@@ -91,6 +88,15 @@ class TokenSession(BaseInferenceSession):
         self, requests: list[DecodeRequest], *, batch_size: int | None = None
     ) -> Iterator[tuple[int, GenerationOutput]]:
         """Generate, yielding `(index, output)` as each request finishes."""
+
+    joins_running = False
+    """Whether the session implements `decode_live`, for the model that it holds."""
+
+    def decode_live(
+        self, feed: Iterator[DecodeRequest | int | None], wants_parts: Callable[[int], bool]
+    ) -> Iterator[tuple[int, GenerationPart | GenerationOutput] | None]:
+        """Generate for a feed of requests and of numbers of withdrawn ones; see `evalkit.decoding.live`."""
+        raise TypeError(f"{type(self).__name__} says that requests join running ones, but has no decode_live")
 
     def make_room(self, longest: int, total: int) -> None:
         """Told before passes begin: tokens of the longest text, answer included, and of all texts together."""
@@ -125,7 +131,7 @@ class TokenSession(BaseInferenceSession):
             if problem := self._pair_problem(pair):
                 yield keys[index], LoglikelihoodOutput(error=problem)
             else:
-                spans.append(self._span(pair))
+                spans.append(replace(self._span(pair), tops=asked[index].logprobs or 0))
                 owners.append(index)
         for position, scored in self._score(spans, batch_size):
             index = owners[position]
@@ -140,6 +146,7 @@ class TokenSession(BaseInferenceSession):
                     token_count=len(scored.logprobs),
                     token_logprobs=scored.logprobs,
                     notes=pairs[index].notes + self._truncation_note(pairs[index]),
+                    top_logprobs=_first_tops(scored, asked[index].logprobs),
                 ),
             )
 
@@ -230,9 +237,9 @@ class TokenSession(BaseInferenceSession):
             fresh = fresh or forest.fresh.tolist()
             collector = Collector(forest)
             try:
-                for batch, logprobs, greedy in self.score_forest(plan_forest(forest, budget)):
+                for batch, scores in self.score_forest(plan_forest(forest, budget)):
                     self.count_computed(len(batch.tokens))
-                    for place, scored in collector.add(batch, logprobs, greedy):
+                    for place, scored in collector.add(batch, scores):
                         number = numbers[place]
                         self._count_answered(len(left.pop(number).fed), fresh[number])
                         yield number, scored
@@ -314,6 +321,21 @@ class TokenSession(BaseInferenceSession):
             self._count_answered(len(prompts[index]) + produced, fresh[index] + produced)
             yield keys[index], _with_notes(output, notes.get(index, ()))
 
+    def generate_live(
+        self, feed: Feed, *, wants_parts: Callable[[Any], bool] = lambda key: True
+    ) -> Iterator[tuple[Any, GenerationPart | GenerationOutput]]:
+        """Serve a feed until it ends; requests join those that are running where the engine has `decode_live`."""
+        if not self.joins_running:
+            yield from super().generate_live(feed, wants_parts=wants_parts)
+            return
+        self.make_room(self.max_length, self.max_length)
+        arrivals = LiveArrivals(self, feed)
+        for answer in self.decode_live(arrivals.read(), lambda index: wants_parts(arrivals.keys[index])):
+            yield from arrivals.refused()
+            if answer is not None:
+                yield arrivals.answered(*answer)
+        yield from arrivals.refused()
+
     def prompt_ids(self, request: GenerationRequest) -> tuple[int, ...]:
         """Token ids of a request's prompt. Raises RequestError."""
         self._check(request)
@@ -389,6 +411,57 @@ class TokenSession(BaseInferenceSession):
         return found
 
 
+class LiveArrivals:
+    """A server's feed on its way to the decoder: keys become numbers, prompts token ids; what cannot be is refused."""
+
+    def __init__(self, session: TokenSession, feed: Feed) -> None:
+        self.session, self.feed = session, feed
+        self.keys: dict[int, Any] = {}
+        self._numbers: dict[Any, int] = {}
+        self._notes: dict[int, tuple[str, ...]] = {}
+        self._refused: list[tuple[Any, GenerationOutput]] = []
+        self._count = 0
+
+    def read(self) -> Iterator[DecodeRequest | int | None]:
+        """What the decoder reads. After a refusal it is let go on, so that the refusal gets out."""
+        for arrival in self.feed:
+            if arrival is None:
+                yield None
+            elif arrival[1] is not None:
+                yield self._encoded(arrival[0], arrival[1])
+            elif arrival[0] in self._numbers:
+                yield self._numbers[arrival[0]]
+
+    def _encoded(self, key: Any, request: GenerationRequest) -> DecodeRequest | None:
+        try:
+            if request.num_beams > 1:
+                raise RequestError("a server has no beam search: ask for num_beams 1")
+            ids, limit = self.session.prompt_ids(request), self.session.prompt_limit(request)
+        except EvalkitError as error:
+            self._refused.append((key, GenerationOutput(finish_reason="error", error=one_line(error))))
+            return None
+        self._count += 1
+        self.keys[self._count], self._numbers[key] = key, self._count
+        if len(ids) > limit:
+            self._notes[self._count] = (TRUNCATED.format(length=len(ids), limit=limit),)
+        return DecodeRequest(self._count, ids[-limit:], request)
+
+    def refused(self) -> Iterator[tuple[Any, GenerationOutput]]:
+        """Requests that cannot be answered, each once."""
+        refused, self._refused = self._refused, []
+        yield from refused
+
+    def answered(
+        self, number: int, answer: GenerationPart | GenerationOutput
+    ) -> tuple[Any, GenerationPart | GenerationOutput]:
+        """A decoder's answer under the key of its request."""
+        if isinstance(answer, GenerationPart):
+            return self.keys[number], answer
+        key = self.keys.pop(number)
+        del self._numbers[key]
+        return key, _with_notes(answer, self._notes.pop(number, ()))
+
+
 def _unzip(requests: Iterable[tuple[Any, Any]]) -> tuple[list[Any], list[Any]]:
     pairs = list(requests)
     return [key for key, _ in pairs], [request for _, request in pairs]
@@ -400,6 +473,14 @@ def _in_order(outputs: Iterable[tuple[int, Any]]) -> list[Any]:
 
 def _with_notes(output: GenerationOutput, notes: tuple[str, ...]) -> GenerationOutput:
     return replace(output, notes=output.notes + notes) if notes else output
+
+
+def _first_tops(scored: ScoredTokens, count: int | None) -> tuple[tuple[tuple[int, float], ...], ...] | None:
+    """As many likely tokens as the request wants, of as many as its pass gave."""
+    if count is None:
+        return None
+    top = scored.top if count else ((),) * len(scored.logprobs)
+    return None if top is None else tuple(likely[:count] for likely in top)
 
 
 def _join_windows(windows: Iterable[ScoredTokens | str | None]) -> RollingLoglikelihoodOutput:

@@ -15,7 +15,7 @@ import pytest
 import evalkit
 from evalkit.errors import EvalkitError, ModelError
 from evalkit.model import Model
-from evalkit.runner import resolve_model
+from evalkit.runs.resolve import resolve_model
 from evalkit_openai.engine import OpenAICompatible
 from evalkit_openai.plugin import register_engines
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from evalkit.reading.finished import Run, open_runs
 from evalkit.results import Sample
 from evalkit.runner import evaluate
-from evalkit_report.read import Run, open_runs
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SPEC = {"tasks": ["quiz"], "engine": "some-engine", "model": "some-model", "seed": 1234}

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from evalkit.reading.finished import open_runs
 from evalkit_report.page import write_report
-from evalkit_report.read import open_runs
 
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
 Open = Callable[..., Any]

@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 
 from evalkit.cli.main import build_app
 from evalkit.errors import EvalkitError
+from evalkit.reading.finished import open_runs
 from evalkit_report.pack import Packer, pack
 from evalkit_report.page import number, render_report, write_report
-from evalkit_report.read import open_runs
 
 HOSTILE = (
     "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\"> {{ 7 * 7 }} \ud800"

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 import evalkit
 from evalkit.errors import EvalkitError
+from evalkit.reading import samples
+from evalkit.reading.aligned import aligned
+from evalkit.reading.finished import open_run, open_runs
 from evalkit.testing.fake import Fake
-from evalkit_report import samples
-from evalkit_report.read import aligned, open_run, open_runs
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -127,7 +128,7 @@ def test_damaged_row_is_named(rows: Any, make_run: Any) -> None:
     path = make_run("a", quiz=[rows.choice(0, "q?", 0, 0)])
     with (path / "samples_quiz.jsonl").open("a") as file:
         file.write('{"doc_id": 1, "do')
-    with pytest.raises(EvalkitError, match=r"line 2 of .*samples_quiz.jsonl is damaged"):
+    with pytest.raises(EvalkitError, match=r"samples_quiz.jsonl, line 2 is damaged"):
         list(aligned([open_run(path, "a")], "quiz"))
 
 

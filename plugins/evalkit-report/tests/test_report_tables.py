@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from evalkit_report.plots import Calibration, Lengths, Plots, plotted_intervals
-from evalkit_report.read import open_run
-from evalkit_report.settings import command, environment
-from evalkit_report.summary import cost, groups, label, scores
+from evalkit.reading.finished import open_run
+from evalkit.reading.plots import Calibration, Lengths, Plots, plotted_intervals
+from evalkit.reading.settings import command, environment
+from evalkit.reading.summary import cost, groups, label, scores
 
 
 def test_interval_of_the_run_wins(make_run: Any) -> None:

@@ -246,7 +246,7 @@ def test_blocks_change_no_log_probability(dtype: torch.dtype, with_bias: bool) -
     expected = logits.float().log_softmax(-1)[rows, targets]
     # One step of bfloat16 at logits of 16.
     tolerance = 1e-4 if dtype == torch.float32 else 0.13
-    for logprobs, greedy in (
+    for logprobs, greedy, _ in (
         blockwise_scores(hidden, weight, bias, rows, targets),
         dense_scores(logits.split(256), rows, targets),
     ):
@@ -260,7 +260,7 @@ def test_of_equal_logits_the_first_token_is_greedy() -> None:
     hidden, weight = torch.ones(1, 4), torch.ones(5000, 4)
     targets = torch.tensor([0, 1, 2048, 4999])
     rows = torch.zeros_like(targets)
-    for logprobs, greedy in (
+    for logprobs, greedy, _ in (
         blockwise_scores(hidden, weight, None, rows, targets),
         dense_scores([hidden @ weight.T], rows, targets),
     ):

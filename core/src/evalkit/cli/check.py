@@ -75,7 +75,7 @@ def _counter(tokenizer: str | None) -> Any:
     if tokenizer is None:
         return len
     from evalkit.model import Model
-    from evalkit.runner import resolve_model
+    from evalkit.runs.resolve import resolve_model
     from evalkit.specs import EngineSpec
     from evalkit.tokenizers import load_tokenizer
 

@@ -20,8 +20,18 @@ def print_json(value: Any, stream: IO[str] | None = None) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False, default=str), file=stream or sys.stdout, flush=True)
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], stream: IO[str] | None = None) -> None:
-    """Print rows under plain headings; the last column wraps on a terminal and is never cut elsewhere."""
+def print_table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    stream: IO[str] | None = None,
+    *,
+    folding: str | None = None,
+    tight: bool = False,
+) -> None:
+    """Print rows under plain headings; the last column wraps on a terminal, or `folding`, and is never cut elsewhere.
+
+    Cells may be rich's Text: its style shows on a terminal. `tight` leaves less between columns.
+    """
     if len(rows) > MANY_ROWS:
         return _print_many(columns, rows, stream or sys.stdout)
     from rich import box
@@ -30,11 +40,11 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], stream: I
     from rich.text import Text
 
     stream = stream or sys.stdout
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for index, column in enumerate(columns):
-        table.add_column(column, no_wrap=index < len(columns) - 1, overflow="fold")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=tight)
+    for column in columns:
+        table.add_column(column, no_wrap=column != (folding or columns[-1]), overflow="fold")
     for row in rows:
-        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+        table.add_row(*(cell if isinstance(cell, Text) else Text("" if cell is None else str(cell)) for cell in row))
     Console(file=stream, width=None if stream.isatty() else 500, highlight=False).print(table)
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.errors import ConfigError
-from evalkit.exports.samples import Row, Source, as_text, prompt
+from evalkit.exports.samples import Source, as_text, prompt
 from evalkit.runs.folder import ESCAPED
+from evalkit.runs.samples import Row
 
 LOG_VERSION = 2
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evalkit.errors import ConfigError, RunError, did_you_mean
-from evalkit.runs.folder import ESCAPED, RESULTS, RunFolder
-from evalkit.runs.samples import sample_path
+from evalkit.errors import ConfigError, did_you_mean
+from evalkit.reading.finished import Run, open_run
+from evalkit.runs.folder import ESCAPED
+from evalkit.runs.samples import Row, sample_path, sample_rows
 
-Row = dict[str, Any]
 BEFORE = ("task", "doc_id", "filter")
 AFTER = ("target", "prompt", "response", "error")
 """The columns of a flat row; its metrics stand between them."""
@@ -20,36 +20,35 @@ AFTER = ("target", "prompt", "response", "error")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A finished run: its folder, run.json, results.json, and the tasks that are exported."""
+    """A finished run, and the tasks of it that are exported."""
 
-    folder: RunFolder
-    manifest: Row
-    results: Row
+    run: Run
     tasks: tuple[str, ...]
+
+    @property
+    def manifest(self) -> Row:
+        """Its run.json."""
+        return self.run.manifest
+
+    @property
+    def results(self) -> Row:
+        """Its results.json."""
+        return self.run.results
 
     @classmethod
     def open(cls, path: Path, task: str | None = None) -> Source:
         """The run in the folder `path`. Raises RunError where it is not finished, ConfigError for another task."""
-        folder = RunFolder.open(path)
-        manifest = folder.manifest()
-        if not (path / RESULTS).is_file():
-            raise RunError(f"{path} is not finished. Complete it with: evalkit resume {path}")
-        results = folder.read_json(RESULTS)
-        known = tuple(results.get("n-samples", results["results"]))
+        run = open_run(path, str(path))
+        known = tuple(run.results.get("n-samples", run.results["results"]))
         if task is not None and task not in known:
             raise ConfigError(f"{path} has no task {task!r}.{did_you_mean(task, known)} See: evalkit show {path}")
-        return cls(folder, manifest, results, known if task is None else (task,))
+        return cls(run, known if task is None else (task,))
 
     def rows(self) -> Iterator[tuple[str, Row]]:
         """Each task's name with each row of its sample file, in order. Raises RunError where one is damaged."""
         for task in self.tasks:
-            path = sample_path(self.folder.path, task)
-            try:
-                with path.open(encoding="utf-8", newline="\n") as lines:
-                    for number, line in enumerate(lines, start=1):
-                        yield task, _parsed(line, path, number)
-            except (FileNotFoundError, UnicodeDecodeError) as error:
-                raise RunError(f"{path} is missing or damaged ({error}). Run it again with: evalkit rerun") from error
+            for row in sample_rows(sample_path(self.run.path, task)):
+                yield task, row
 
     def flat(self) -> Iterator[Row]:
         """Each sample as one row of plain values: numbers, texts and None."""
@@ -112,13 +111,3 @@ def as_text(value: Any) -> str | None:
         return None
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text.encode(errors=ESCAPED).decode()
-
-
-def _parsed(line: str, path: Path, number: int) -> Row:
-    try:
-        row = json.loads(line)
-        if not isinstance(row, dict) or not {"doc_id", "filter", "metrics", "arguments", "resps"} <= set(row):
-            raise ValueError("no sample")
-    except ValueError as error:
-        raise RunError(f"{path}, line {number} is damaged ({error}). Run it again with: evalkit rerun") from error
-    return row

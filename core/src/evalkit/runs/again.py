@@ -1,24 +1,32 @@
-"""Repeat a run from its run.json alone: what it was asked, and whether a repetition is the same."""
+"""What run.json says a run was asked, to complete or to repeat it, and whether a repetition is the same."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from evalkit.engine import REDACTED
-from evalkit.errors import ConfigError
+from evalkit.engine import REDACTED, without_redacted
+from evalkit.errors import ConfigError, RunError
 from evalkit.runs.spec import RunSpec, make_spec
 
 GIVEN_AGAIN = {"engine_args": "--engine-arg", "model_args": "--model-arg"}
 """Where a secret may stand, and the option that gives it again."""
 
 
-def spec_again(manifest: Mapping[str, Any], run: str, given: Mapping[str, Mapping[str, Any]]) -> RunSpec:
-    """What the run was asked, with the `given` engine_args and model_args in place of its own of the same names.
+def recorded_spec(
+    manifest: Mapping[str, Any], run: str, given: Mapping[str, Mapping[str, Any]] | None = None
+) -> RunSpec:
+    """What run.json says was asked. Fields that an older evalkit did not know have their defaults.
 
-    Raises ConfigError where the run had a secret, which is never stored, that is not given again.
+    With `given` engine_args and model_args these take the place of the run's own of the same names, and a secret, which
+    is never stored, raises ConfigError if it is not among them. Without, secrets are left out: engines find their keys
+    in the environment. Raises RunError for fields of a newer evalkit.
     """
-    values = dict(manifest["spec"])
+    values = dict(manifest.get("spec", {}))
+    if newer := sorted(set(values) - set(RunSpec.model_fields)):
+        raise RunError(f"{run} was made by another evalkit: it has a field {newer[0]!r}. Upgrade evalkit")
+    if given is None:
+        return make_spec(without_redacted(values))
     for field in GIVEN_AGAIN:
         values[field] = {**values.get(field, {}), **given.get(field, {})}
     missing = [path for name, value in values.items() for path in _redacted(value, (name,))]

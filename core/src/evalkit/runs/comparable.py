@@ -36,6 +36,22 @@ class Scored:
         versions: dict[str, str] = self.results.get("versions", {})
         return versions
 
+    @property
+    def groups(self) -> Mapping[str, Sequence[str]]:
+        """The tasks of each group that has numbers."""
+        found: dict[str, list[str]] = self.results.get("group_subtasks", {})
+        return {name: tasks for name, tasks in found.items() if self.metrics_of(name)}
+
+    @property
+    def weighted(self) -> Mapping[str, bool]:
+        """Of each group, whether tasks count by their documents; what an older version wrote does not say."""
+        found: dict[str, bool] = self.results.get("group_weighted", {})
+        return found
+
+    def metrics_of(self, group: str) -> list[str]:
+        """What a group has numbers of, as "metric,filter"."""
+        return [key for key in self.results["results"].get(group, {}) if "_stderr," not in key]
+
     def samples(self, task: str) -> TaskSamples:
         """What it scored."""
         return read_samples(sample_path(self.path, task))

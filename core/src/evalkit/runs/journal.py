@@ -53,6 +53,9 @@ def request_key(request: Request) -> str:
     """Hash of a request's kind and every field."""
     # A scoring request is two short strings: building a dict of its fields would dominate the hashing.
     fields = [getattr(request, field.name) for field in dataclasses.fields(request)]
+    if isinstance(request, LoglikelihoodRequest) and request.logprobs is None:
+        # Runs from before there was this field go on.
+        fields.pop()
     text = json.dumps([kind_of(request), *fields], sort_keys=True, default=list)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -1,21 +1,27 @@
-"""Read the values of a finished run's sample files: line by line, and of each line only what is behind its texts."""
+"""Read sample files, line by line: whole rows, or of each row only what is behind its texts."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from evalkit.errors import RunError
 
+Row = dict[str, Any]
+T = TypeVar("T")
 HEAD = re.compile(rb'\{"doc_id": (\d+), ')
-# Inside a JSON text each quote has a backslash before it: this can only begin the row's own field.
+# Inside a JSON text each quote has a backslash before it: these can only begin the row's own fields.
 TAIL = b'"filter": "'
+FILTERED = b'"filtered_resps": '
+NEEDED = ("doc_id", "filter", "metrics")
 BUFFER = 1 << 20
 PREFIX, SUFFIX = "samples_", ".jsonl"
+OFFSET = "@"
+"""Where in its file a light row begins, in bytes; no metric is named so."""
 
 
 class Document(NamedTuple):
@@ -39,32 +45,75 @@ def sample_path(run: Path, task: str) -> Path:
     return run / f"{PREFIX}{task}{SUFFIX}"
 
 
+def sample_files(run: Path) -> dict[str, Path]:
+    """The sample files of a run by task, in the order of their names."""
+    found = sorted(run.glob(f"{PREFIX}*{SUFFIX}"))
+    return {path.name.removeprefix(PREFIX).removesuffix(SUFFIX): path for path in found}
+
+
+def sample_rows(path: Path) -> Iterator[Row]:
+    """Every row of a sample file, one in memory at a time. Raises RunError where it is missing or damaged."""
+    return _parsed(path, lambda line, _: _whole(line, (*NEEDED, "arguments", "resps")))
+
+
+def light_rows(path: Path) -> Iterator[Row]:
+    """The rows without document, prompts and answers, which are most of them, and with their OFFSET. Raises RunError.
+
+    The log-probabilities of choices are there, as `filtered_resps`.
+    """
+    return _parsed(path, lambda line, offset: {**(_without_texts(line) or _whole(line, NEEDED)), OFFSET: offset})
+
+
+def line_texts(path: Path) -> Iterator[tuple[int, str]]:
+    """The offset and the JSON text of every row: to search in before it is parsed. Raises RunError."""
+    return _parsed(path, lambda line, offset: (offset, line.decode()))
+
+
+def row_at(path: Path, offset: int) -> Row:
+    """The whole row that begins at an OFFSET."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        return _whole(file.readline(), NEEDED)
+
+
 def read_samples(path: Path) -> TaskSamples:
     """The values in a sample file. Raises RunError where it is missing or damaged."""
     found = TaskSamples()
-    try:
-        for row in _rows(path):
-            doc_id = int(row["doc_id"])
-            found.documents.setdefault(doc_id, Document(row.get("doc_hash"), row.get("prompt_hash")))
-            if "cluster" in row:
-                found.clusters[doc_id] = json.dumps(row["cluster"])
-            for name in row["metrics"]:
-                found.values.setdefault(f"{name},{row['filter']}", {})[doc_id] = row[name]
-    except FileNotFoundError as error:
-        raise RunError(f"{path} is missing. Copy the whole run folder, or start the run again") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path} is damaged ({type(error).__name__}: {error}). Start the run again") from error
+    for row in light_rows(path):
+        doc_id = row["doc_id"]
+        found.documents.setdefault(doc_id, Document(row.get("doc_hash"), row.get("prompt_hash")))
+        if "cluster" in row:
+            found.clusters[doc_id] = json.dumps(row["cluster"])
+        for name in row["metrics"]:
+            found.values.setdefault(f"{name},{row['filter']}", {})[doc_id] = row[name]
     return found
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open("rb", buffering=BUFFER) as lines:
-        for line in lines:
-            yield _without_texts(line) or json.loads(line)
+def _parsed(path: Path, parse: Callable[[bytes, int], T]) -> Iterator[T]:
+    """What `parse` makes of every line and its offset."""
+    offset = number = 0
+    try:
+        with path.open("rb", buffering=BUFFER) as lines:
+            for line in lines:
+                number += 1
+                yield parse(line, offset)
+                offset += len(line)
+    except FileNotFoundError as error:
+        raise RunError(f"{path} is missing. Copy the whole run folder, or start the run again") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        cause = f"{type(error).__name__}: {error}"
+        raise RunError(f"{path}, line {number} is damaged ({cause}). Run it again with: evalkit rerun") from error
 
 
-def _without_texts(line: bytes) -> dict[str, Any] | None:
-    """The fields of a row but document, prompts and answers, which are most of it; None for rows of another form."""
+def _whole(line: bytes, needed: tuple[str, ...]) -> Row:
+    row = json.loads(line)
+    if not isinstance(row, dict) or not set(needed) <= set(row) or any(name not in row for name in row["metrics"]):
+        raise ValueError("no sample")
+    return {**row, "doc_id": int(row["doc_id"])}
+
+
+def _without_texts(line: bytes) -> Row | None:
+    """The fields of a row behind its texts; None for rows of another form."""
     head, tail = HEAD.match(line), line.rfind(TAIL)
     if head is None or tail < 0:
         return None
@@ -72,4 +121,15 @@ def _without_texts(line: bytes) -> dict[str, Any] | None:
         row = json.loads(b"{" + line[tail:])
     except ValueError:
         return None
-    return {**row, "doc_id": int(head[1])} if "metrics" in row and "doc_hash" in row else None
+    if not isinstance(row.get("metrics"), list) or "doc_hash" not in row:
+        return None
+    return {**row, **_choices(line, tail), "doc_id": int(head[1])}
+
+
+def _choices(line: bytes, tail: int) -> Row:
+    """`filtered_resps` where it holds the log-probabilities of choices, and no text."""
+    start = line.rfind(FILTERED, 0, tail)
+    value = line[start + len(FILTERED) : tail]
+    if start < 0 or not value.startswith(b"[[") or b'"' in value:
+        return {}
+    return {"filtered_resps": json.loads(value.rstrip(b", "))}

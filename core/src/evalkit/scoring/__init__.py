@@ -3,7 +3,7 @@
 from evalkit.scoring.batches import plan_batches, run_with_backoff
 from evalkit.scoring.drafts import Drafter
 from evalkit.scoring.pairs import EncodedPair, Tokenizer, encode_pairs
-from evalkit.scoring.spans import ScoredTokens, Span, truncated_span
+from evalkit.scoring.spans import ScoredTokens, Scores, Span, Top, truncated_span
 from evalkit.scoring.stops import StopWatch, cut_at_stops
 from evalkit.scoring.windows import rolling_spans
 
@@ -11,9 +11,11 @@ __all__ = [
     "Drafter",
     "EncodedPair",
     "ScoredTokens",
+    "Scores",
     "Span",
     "StopWatch",
     "Tokenizer",
+    "Top",
     "cut_at_stops",
     "encode_pairs",
     "plan_batches",

@@ -26,6 +26,8 @@ class SpanTable:
     tokens: Tokens
     offsets: Ints
     starts: Ints
+    tops: int = 0
+    """The most that any span wants to know of likely tokens beside its own."""
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -36,7 +38,8 @@ class SpanTable:
         offsets = np.zeros(len(spans) + 1, np.int64)
         np.cumsum([len(span.ids) for span in spans], out=offsets[1:])
         tokens = np.fromiter((token for span in spans for token in span.ids), np.int32, int(offsets[-1]))
-        return cls(tokens, offsets, np.array([span.start for span in spans], np.int64))
+        tops = max((span.tops for span in spans), default=0)
+        return cls(tokens, offsets, np.array([span.start for span in spans], np.int64), tops)
 
     @classmethod
     def fed_whole(cls, sequences: Sequence[Sequence[int]]) -> SpanTable:

@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
+from evalkit.scoring.spans import Scores, Top
+
 Floats = NDArray[np.float32]
 
 ROWS_A_THREAD = 16
@@ -20,10 +22,8 @@ def log_softmax(logits: Floats) -> Floats:
     return found
 
 
-def target_scores(
-    logits: Floats, rows: NDArray[np.int64], targets: NDArray[np.int32]
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Normalised scores of targets, each at its row of `logits` [rows, vocabulary], and whether each is the best."""
+def target_scores(logits: Floats, rows: NDArray[np.int64], targets: NDArray[np.int32], tops: int = 0) -> Scores:
+    """Scores of targets, each at its row of `logits` [rows, vocabulary], and the `tops` best tokens there."""
     totals, best = np.empty(len(logits)), np.empty(len(logits), np.int64)
 
     def normalise(first: int) -> None:
@@ -37,4 +37,14 @@ def target_scores(
     # Threads, because numpy computes outside the interpreter's lock, and the vocabulary is long.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(normalise, range(0, len(logits), ROWS_A_THREAD)))
-    return logits[rows, targets] - totals[rows], best[rows] == targets
+    top = _top(logits, totals, rows, tops) if tops else None
+    return Scores(logits[rows, targets] - totals[rows], best[rows] == targets, top)
+
+
+def _top(logits: Floats, totals: NDArray[np.float64], rows: NDArray[np.int64], tops: int) -> Top:
+    count = min(tops, logits.shape[1])
+    found = np.argpartition(logits, -count, axis=-1)[:, -count:]
+    order = np.take_along_axis(logits, found, -1).argsort(-1)[:, ::-1]
+    ids = np.take_along_axis(found, order, -1)
+    scores = np.take_along_axis(logits, ids, -1) - totals[:, None]
+    return Top(ids[rows], scores[rows])

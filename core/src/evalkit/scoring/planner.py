@@ -38,6 +38,8 @@ class TreeBatch:
     targets: Tokens
     slots: Ints
     """Where the score of each target goes."""
+    tops: int = 0
+    """So many most likely tokens are wanted beside each target."""
 
 
 @dataclass(slots=True)
@@ -186,7 +188,8 @@ class _Assembler:
         rows, target_rows, targets, slots = self._targets(node, start, stop, firsts)
         reach = np.repeat(np.array([place] * len(draft.chain) + ends, np.int64), lengths)
         kept = tuple(unit for unit in units if unit[1] > unit[0])
-        return TreeBatch(draft.keep, chain, tokens, positions, reach, kept, rows, target_rows, targets, slots)
+        tops = self.forest.table.tops
+        return TreeBatch(draft.keep, chain, tokens, positions, reach, kept, rows, target_rows, targets, slots, tops)
 
     def _add_unit(self, top: int, pieces: list[tuple[int, int, int]], ends: list[int], place: int) -> int:
         """Append a subtree's nodes in preorder, and the place behind each one's subtree; that behind the last token."""

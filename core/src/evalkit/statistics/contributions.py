@@ -31,7 +31,7 @@ def is_share(values: Sequence[Any]) -> bool:
 
 
 def contributions(aggregate: Aggregate, value: float, values: Sequence[Any]) -> NDArray[np.float64] | None:
-    """Each document's contribution to `value`, the aggregate of `values`; None where it would take too long to know.
+    """Each document's contribution to `value`, the aggregate of `values`; None where nobody can know it in time.
 
     Aggregates that are no means are linearised (influence functions); the mean of the result is `value`.
     """
@@ -72,7 +72,12 @@ def _left_out(aggregate: Aggregate, value: float, values: Sequence[Any]) -> NDAr
     influence = {}
     for key in distinct:
         at = keys.index(key)
-        influence[key] = (len(values) - 1) * (value - aggregate([*values[:at], *values[at + 1 :]]))
+        try:
+            without = aggregate([*values[:at], *values[at + 1 :]])
+        except Exception:
+            # An aggregate from elsewhere may refuse what is left (one class only, say). The score itself stands.
+            return None
+        influence[key] = (len(values) - 1) * (value - without)
     found = np.array([influence[key] for key in keys])
     return np.asarray(value + found - found.mean())
 

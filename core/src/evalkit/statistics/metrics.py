@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 from typing import Any
 
 from evalkit.statistics.bootstrap import bootstrap
-from evalkit.statistics.contributions import Aggregate, contributions, is_mean, is_share
+from evalkit.statistics.contributions import ROUNDING, Aggregate, contributions, is_mean, is_share
 from evalkit.statistics.intervals import Interval, clustered_error, on_log_scale, student, wilson
 from evalkit.tasks.metrics import Metric, target_perplexity, weighted_perplexity
 
@@ -18,7 +18,7 @@ def metric_interval(metric: Metric, value: float, error: float | None, values: S
     """The interval of `value`, the aggregate of independent documents, with its standard error where there is one.
 
     Wilson for shares, Student's t for other means and whatever has a standard error (for perplexities on the scale of
-    logarithms), the bootstrap for the rest. None where nothing can be said: a single document, an infinite perplexity.
+    logarithms), the bootstrap for the rest. None where nothing can be said: one document, equal values, an infinite value.
     """
     if not math.isfinite(value):
         return None
@@ -44,7 +44,8 @@ def clustered_interval(
 
 
 def _around(metric: Metric, value: float, error: float, freedom: int, values: Sequence[Any]) -> Interval | None:
-    if freedom < 1 or not math.isfinite(error):
+    # Without any spread nothing says how far other documents might be: an interval of no width would claim to know.
+    if freedom < 1 or not math.isfinite(error) or error <= ROUNDING * abs(value):
         return None
     if metric.aggregate in PERPLEXITIES:
         low, high = on_log_scale(value, error, freedom)

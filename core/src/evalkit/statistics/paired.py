@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,16 +14,19 @@ from evalkit.statistics.intervals import LEVEL, Interval, cluster_sums, clustere
 from evalkit.statistics.power import smallest_difference
 
 DRAWS = 9_999
+ALL_SIGNS = 13
+"""Differences of which all combinations of signs are tried: no more than there would be draws."""
 EXACT_SIGNS = 1_000
 """Differences whose signs are drawn one by one; the smaller rest is a sum of many, which is normal."""
 SEED = 1234
 SAME = 1e-12
+"""Relative differences up to this are those of rounding."""
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Paired:
-    """A mean difference; `interval` and `detectable` are None where too few documents vary to say."""
+    """A mean difference; `interval` and `detectable` are None where nothing can be said: all differences are equal."""
 
     difference: float
     interval: Interval | None
@@ -47,19 +51,28 @@ def compare_shares(before: Floats, after: Floats) -> Paired:
 
 def compare_means(before: Floats, after: Floats, clusters: Sequence[Hashable] | None = None) -> Paired:
     """Any values: Student's paired interval, and a test that flips the signs of differences (of whole clusters)."""
-    gains = after - before
-    count, difference = len(gains), float(gains.mean())
-    if clusters is None:
-        error, units = (float(gains.std(ddof=1)) / count**0.5 if count > 1 else None), count
-    else:
-        found = clustered_error(gains, clusters)
-        error, units = found or (None, 1)
-        gains = cluster_sums(gains, clusters)
-    if error is None:
-        return Paired(difference, None, permutation(gains), "permutation", None)
-    low, high = student(difference, error, units - 1)
-    detectable = smallest_difference(error**2 * count, count)
-    return Paired(difference, (float(low), float(high)), permutation(gains), "permutation", detectable)
+    gains = changes(before, after)
+    found = clustered_error(gains, range(len(gains)) if clusters is None else clusters)
+    signed = gains if clusters is None else cluster_sums(gains, clusters)
+    error, units = found or (0.0, 1)
+    return around(float(gains.mean()), error, units - 1, permutation(signed))
+
+
+def around(difference: float, error: float, freedom: float, p_value: float) -> Paired:
+    """The result of a sign-flip test with Student's interval; without an error there is none."""
+    if error <= SAME * abs(difference):
+        return Paired(difference, None, p_value, "permutation", None)
+    low, high = student(difference, error, freedom)
+    return Paired(difference, (float(low), float(high)), p_value, "permutation", smallest_difference(error**2, 1))
+
+
+def changes(before: Floats, after: Floats) -> Floats:
+    """`after` less `before` with exact zeros where only rounding differs; infinities may be equal, too."""
+    with np.errstate(invalid="ignore"):
+        gains = after - before
+        same = np.abs(gains) <= SAME * np.maximum(np.abs(before), np.abs(after))
+    finite = np.isfinite(before) & np.isfinite(after)
+    return np.where((before == after) | (same & finite), 0.0, gains)
 
 
 def mcnemar(worse: Any, better: Any) -> Any:
@@ -84,21 +97,27 @@ def bonett_price(worse: Any, better: Any, count: Any) -> tuple[Any, Any]:
 
 
 def permutation(gains: Floats, *, draws: int = DRAWS, seed: int = SEED) -> float:
-    """Two-sided p-value of a mean difference under random signs; the same for the same values.
+    """Two-sided p-value of a sum of differences under random signs; the same for the same values.
 
     By chance, either system might have been the better one on any document, so that each sign is a coin.
     """
     sizes = np.sort(np.abs(gains[gains != 0]))[::-1]
     if not len(sizes):
         return 1.0
+    if len(sizes) <= ALL_SIGNS:
+        signs = np.array(list(itertools.product((-1.0, 1.0), repeat=len(sizes))))
+        return float(_as_large(signs @ sizes, gains, sizes).mean())
     generator = np.random.default_rng(seed)
     largest, rest = sizes[:EXACT_SIGNS], sizes[EXACT_SIGNS:]
     sums = _signed_sums(largest, draws, generator)
     if len(rest):
         sums = sums + generator.normal(0.0, float(np.sqrt((rest**2).sum())), draws)
+    return float((1 + _as_large(sums, gains, sizes).sum()) / (draws + 1))
+
+
+def _as_large(sums: Floats, gains: Floats, sizes: Floats) -> NDArray[np.bool_]:
     # Equal sums differ in their last digits by the order of addition.
-    as_large = np.abs(sums) >= abs(gains.sum()) - SAME * sizes.sum()
-    return float((1 + as_large.sum()) / (draws + 1))
+    return np.asarray(np.abs(sums) >= abs(gains.sum()) - SAME * sizes.sum())
 
 
 def _signed_sums(sizes: Floats, draws: int, generator: np.random.Generator) -> Floats:

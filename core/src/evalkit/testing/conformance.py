@@ -14,6 +14,7 @@ import json
 import math
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,6 +23,8 @@ import pytest
 from evalkit.engine import BaseInferenceSession
 from evalkit.errors import RequestError
 from evalkit.requests import (
+    GenerationOutput,
+    GenerationPart,
     GenerationRequest,
     LoglikelihoodRequest,
     RollingLoglikelihoodRequest,
@@ -81,6 +84,23 @@ class SessionConformance:
             if output.token_logprobs is not None:
                 assert len(output.token_logprobs) == output.token_count
                 assert sum(output.token_logprobs) == pytest.approx(output.logprob, abs=self.tolerance)
+
+    def test_likely_tokens_stand_beside_scored_ones(
+        self, session: BaseInferenceSession, pairs: list[LoglikelihoodRequest]
+    ) -> None:
+        """`logprobs` gives that many tokens at each place, best first; a token that is the best has its very value."""
+        plain = session.loglikelihood(pairs)
+        asked = [replace(pair, logprobs=index % 4) for index, pair in enumerate(pairs)]
+        for index, (output, expected) in enumerate(zip(session.loglikelihood(asked), plain, strict=True)):
+            if output.top_logprobs is None or output.token_logprobs is None:
+                pytest.skip("the engine does not say which tokens are likely")
+            assert output.logprob == pytest.approx(expected.logprob, abs=self.tolerance)
+            assert [len(top) for top in output.top_logprobs] == [index % 4] * output.token_count
+            assert all(list(top) == sorted(top, key=lambda pair: -pair[1]) for top in output.top_logprobs)
+            if index % 4:
+                best = [top[0][1] for top in output.top_logprobs]
+                assert all(logprob <= first for logprob, first in zip(output.token_logprobs, best, strict=True))
+                assert output.is_greedy == (list(output.token_logprobs) == best)
 
     @pytest.mark.parametrize("batch_size", [1, 2, 64])
     def test_scores_do_not_depend_on_batch_size_or_order(
@@ -207,6 +227,24 @@ class SessionConformance:
         texts = {key: output.text for key, output in pairs}
         expected = session.generate(list(requests.values()))
         assert [texts[key] for key in requests] == [output.text for output in expected]
+
+    def test_requests_may_join_and_leave_running_ones(self, session: BaseInferenceSession) -> None:
+        """A server's requests have the texts that they have alone, spelled by their parts; withdrawn ones end too."""
+        requests = [GenerationRequest(prompt=c or "So", max_new_tokens=4 + i) for i, c in enumerate(CONTEXTS)]
+        expected = [output.text for output in session.generate(requests)]
+        feed = [item for pair in enumerate(requests) for item in (pair, None)]
+        arrivals = iter([*feed, ("gone", requests[0]), ("gone", None), None])
+        parts: dict[Any, str] = {}
+        found: dict[Any, GenerationOutput] = {}
+        for key, answer in session.generate_live(arrivals, wants_parts=lambda key: key != 1):
+            if isinstance(answer, GenerationPart):
+                parts[key] = parts.get(key, "") + answer.text
+            else:
+                assert found.setdefault(key, answer) is answer
+        assert [found[key].text for key in range(len(requests))] == expected
+        assert found["gone"].error or found["gone"].text == expected[0]
+        assert all(found[key].text == text for key, text in parts.items() if not found[key].error)
+        assert 1 not in parts
 
     def test_messages_are_rendered(self, session: BaseInferenceSession) -> None:
         """Chat messages are answered, or refused by an error on that output alone."""

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from evalkit.engine import BaseEngine
 from evalkit.errors import OutOfMemoryError
 from evalkit.model import Model
 from evalkit.requests import FinishReason, GenerationOutput, Message, Usage
-from evalkit.scoring import ScoredTokens, Span, StopWatch, cut_at_stops
+from evalkit.scoring import ScoredTokens, Scores, Span, StopWatch, cut_at_stops
 from evalkit.scoring.planner import TreeBatch
+from evalkit.scoring.spans import Top
 from evalkit.sessions import DecodeRequest, TokenSession
 
 BOS, EOS = 256, 257
@@ -100,9 +100,7 @@ class FakeSession(TokenSession):
         self.count_computed(len(spans) * max(len(span.fed) for span in spans))
         return [self._score_span(span) for span in spans]
 
-    def score_forest(
-        self, batches: Iterator[TreeBatch]
-    ) -> Iterator[tuple[TreeBatch, NDArray[np.float64], NDArray[np.bool_]]]:
+    def score_forest(self, batches: Iterator[TreeBatch]) -> Iterator[tuple[TreeBatch, Scores]]:
         """Score tree batches; what a token sees is put together from the resident chain and the batch."""
         chain: list[int] = []
         for batch in batches:
@@ -112,11 +110,7 @@ class FakeSession(TokenSession):
             tokens = batch.tokens.tolist()
             chain = [*chain[: batch.keep], *tokens[: batch.chain]]
             scores = [next_scores(_seen(batch, chain, tokens, row)) for row in batch.rows.tolist()]
-            found = [scores[row] for row in batch.target_rows.tolist()]
-            targets = batch.targets.tolist()
-            logprobs = [s[t] - _logsumexp(s) for s, t in zip(found, targets, strict=True)]
-            greedy = [max(s) == s[t] for s, t in zip(found, targets, strict=True)]
-            yield batch, np.array(logprobs), np.array(greedy, bool)
+            yield batch, _scores(scores, batch.target_rows.tolist(), batch.targets.tolist(), batch.tops)
 
     def decode_stream(
         self, requests: list[DecodeRequest], *, batch_size: int | None = None
@@ -138,12 +132,8 @@ class FakeSession(TokenSession):
         return {"backend": "fake", "max_length": self.max_length}
 
     def _score_span(self, span: Span) -> ScoredTokens:
-        logprobs, greedy = [], True
-        for position in range(span.start, len(span.ids)):
-            scores = next_scores(span.ids[:position])
-            logprobs.append(scores[span.ids[position]] - _logsumexp(scores))
-            greedy &= max(scores) == scores[span.ids[position]]
-        return ScoredTokens(tuple(logprobs), greedy)
+        scores = [next_scores(span.ids[:position]) for position in range(span.start, len(span.ids))]
+        return _scores(scores, list(range(len(scores))), list(span.targets), span.tops).part(0, len(scores))
 
     def _generate(self, item: DecodeRequest) -> GenerationOutput:
         request, ids = item.request, list(item.prompt)
@@ -179,6 +169,18 @@ def _choose(scores: list[float], temperature: float, chance: random.Random) -> i
         return max(range(len(scores)), key=scores.__getitem__)
     weights = [math.exp(score / temperature) for score in scores]
     return chance.choices(range(len(scores)), weights)[0]
+
+
+def _scores(scores: list[list[float]], rows: list[int], targets: list[int], tops: int) -> Scores:
+    """The scores of targets, each at its row of `scores`."""
+    chosen = [(scores[row], token) for row, token in zip(rows, targets, strict=True)]
+    logprobs = [found[token] - _logsumexp(found) for found, token in chosen]
+    greedy = [max(found) == found[token] for found, token in chosen]
+    if not tops:
+        return Scores(np.array(logprobs), np.array(greedy, bool))
+    best = [sorted(range(VOCABULARY), key=lambda token: -found[token])[:tops] for found, _ in chosen]
+    values = [[found[token] - _logsumexp(found) for token in ids] for (found, _), ids in zip(chosen, best, strict=True)]
+    return Scores(np.array(logprobs), np.array(greedy, bool), Top(np.array(best), np.array(values)))
 
 
 def _logsumexp(scores: list[float]) -> float:

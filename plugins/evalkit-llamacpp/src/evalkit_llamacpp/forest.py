@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from evalkit.scoring import Scores
 from evalkit.scoring.logits import target_scores
 from evalkit.scoring.planner import TreeBatch
+from evalkit.scoring.spans import Top
 from evalkit_llamacpp.context import MOST_LOGITS, MOST_SEQUENCES, Context, Ints
 
 
@@ -70,9 +71,12 @@ def _segment(batch: TreeBatch, first: int, last: int) -> Segment:
     return Segment(first, last, owners, counts, positions[above].tolist(), cut)
 
 
-def score(context: Context, batch: TreeBatch, most_tokens: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Log-probability of each target of the batch, and whether it is the most likely token."""
-    logprobs, greedy = np.zeros(len(batch.targets)), np.zeros(len(batch.targets), bool)
+def score(context: Context, batch: TreeBatch, most_tokens: int) -> Scores:
+    """The scores of the batch's targets."""
+    count = len(batch.targets)
+    found = Scores(np.zeros(count), np.zeros(count, bool))
+    if batch.tops:
+        found = found._replace(top=Top(np.zeros((count, batch.tops), np.int64), np.zeros((count, batch.tops))))
     order = np.argsort(batch.target_rows, kind="stable")
     sorted_rows = batch.target_rows[order]
     wanted = np.zeros(len(batch.tokens), bool)
@@ -87,5 +91,8 @@ def score(context: Context, batch: TreeBatch, most_tokens: int) -> tuple[NDArray
         context.keep_only(0)
         row = int(np.searchsorted(batch.rows, segment.first))
         mine = order[slice(*np.searchsorted(sorted_rows, [row, row + len(logits)]))]
-        logprobs[mine], greedy[mine] = target_scores(logits, batch.target_rows[mine] - row, batch.targets[mine])
-    return logprobs, greedy
+        scores = target_scores(logits, batch.target_rows[mine] - row, batch.targets[mine], batch.tops)
+        found.logprobs[mine], found.greedy[mine] = scores.logprobs, scores.greedy
+        if found.top and scores.top:
+            found.top.ids[mine], found.top.logprobs[mine] = scores.top
+    return found

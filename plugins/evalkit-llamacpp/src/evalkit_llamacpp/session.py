@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from typing import Any
 
 import llama_cpp
-import numpy as np
-from numpy.typing import NDArray
 
 from evalkit import decoding
 from evalkit.errors import ConfigError
 from evalkit.model import Model
 from evalkit.requests import GenerationOutput
-from evalkit.scoring import ScoredTokens, Span, Tokenizer
+from evalkit.scoring import ScoredTokens, Scores, Span, Tokenizer
 from evalkit.scoring.collect import Collector
 from evalkit.scoring.forest import SpanTable, build_forest
 from evalkit.scoring.planner import TreeBatch, plan_forest
@@ -36,6 +34,8 @@ DRAFTED_PASS = {"cpu": 16, "gpu": 128}
 
 class LlamaCppSession(TokenSession):
     """A loaded model, and a context that is made as large as the work at hand needs."""
+
+    joins_running = True
 
     def __init__(self, engine: LlamaCpp, model: Model) -> None:
         self.engine = engine
@@ -95,13 +95,11 @@ class LlamaCppSession(TokenSession):
             self._context = None
 
     # ── scoring ─────────────────────────────────────────────────────────────────────────────────────────
-    def score_forest(
-        self, batches: Iterator[TreeBatch]
-    ) -> Iterator[tuple[TreeBatch, NDArray[np.float64], NDArray[np.bool_]]]:
+    def score_forest(self, batches: Iterator[TreeBatch]) -> Iterator[tuple[TreeBatch, Scores]]:
         """Score tree batches; what they share stays in the cache."""
         context = self.context()
         for batch in batches:
-            yield batch, *forest.score(context, batch, self.engine.n_batch)
+            yield batch, forest.score(context, batch, self.engine.n_batch)
 
     def score_batch(self, spans: list[Span]) -> list[ScoredTokens]:
         """Score spans one after another, sharing nothing."""
@@ -109,9 +107,9 @@ class LlamaCppSession(TokenSession):
         for span in spans:
             tree = build_forest(SpanTable.of([span]))
             collector = Collector(tree)
-            for batch, logprobs, greedy in self.score_forest(plan_forest(tree, self.engine.n_batch)):
+            for batch, scores in self.score_forest(plan_forest(tree, self.engine.n_batch)):
                 self.count_computed(len(batch.tokens))
-                found += [scored for _, scored in collector.add(batch, logprobs, greedy)]
+                found += [scored for _, scored in collector.add(batch, scores)]
         return found
 
     # ── generation ──────────────────────────────────────────────────────────────────────────────────────
@@ -126,14 +124,25 @@ class LlamaCppSession(TokenSession):
 
     def _stream(self, items: list[DecodeRequest], rows: int) -> Iterator[tuple[int, GenerationOutput]]:
         decoder = LlamaCppDecoder(self)
-        limits = decoding.Limits(
+        yield from decoding.stream(decoder, self.tokenizer, items, self._limits(decoder, rows))
+
+    def decode_live(self, feed: decoding.Feed, wants_parts: Callable[[int], bool]) -> decoding.LiveAnswers:
+        """Generate for a feed."""
+
+        def run(left: decoding.Feed, rows: int) -> decoding.LiveAnswers:
+            decoder = LlamaCppDecoder(self)
+            return decoding.live(decoder, self.tokenizer, left, self._limits(decoder, rows), wants_parts)
+
+        yield from decoding.live_with_backoff(run, feed, min(ROWS[self.device], MOST_SEQUENCES - 1))
+
+    def _limits(self, decoder: LlamaCppDecoder, rows: int) -> decoding.Limits:
+        return decoding.Limits(
             rows=rows,
             admitted_tokens=self.engine.n_batch,
             draft_tokens=self.draft_tokens,
             drafted_pass=DRAFTED_PASS[self.device],
             cache_tokens=decoder.context.cells,
         )
-        yield from decoding.stream(decoder, self.tokenizer, items, limits)
 
     # ── life ────────────────────────────────────────────────────────────────────────────────────────────
     def gc(self) -> None:

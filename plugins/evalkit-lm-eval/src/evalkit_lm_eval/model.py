@@ -16,7 +16,7 @@ from evalkit.model import Model
 from evalkit.options import build
 from evalkit.plugins import load_engine_class
 from evalkit.requests import GenerationRequest, Output, Request
-from evalkit.runner import build_engine, resolve_model
+from evalkit.runs.resolve import build_engine, resolve_model
 from evalkit.tasks.context import continued
 from evalkit.tasks.fewshot import DEFAULT_SEED
 from evalkit_lm_eval.adapter import to_evalkit

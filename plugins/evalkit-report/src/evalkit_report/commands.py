@@ -30,9 +30,9 @@ def report(
     as_json: bool = JSON,
 ) -> None:
     """Make one self-contained HTML page of runs: scores, plots, every sample."""
+    from evalkit.reading.finished import open_runs
     from evalkit.runs.folder import find_run
     from evalkit_report.page import write_report
-    from evalkit_report.read import open_runs
 
     opened = open_runs([find_run(name) for name in runs])
     made = write_report(opened, html or Path(f"report-{opened[0].path.resolve().name}.html"))

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evalkit.errors import RunError
+from evalkit.reading.finished import Run, open_run
+from evalkit.reading.summary import Score, label, scores
 from evalkit.runs.folder import MANIFEST, RESULTS, RunFolder, list_runs
-from evalkit_report.read import Run, open_run
-from evalkit_report.summary import Score, label, scores
 
 
 @dataclass(frozen=True, slots=True)

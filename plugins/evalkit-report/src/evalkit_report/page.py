@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import ConfigError
+from evalkit.reading.aligned import aligned
+from evalkit.reading.finished import Run, tasks_of
+from evalkit.reading.plots import Plots, plotted_intervals
+from evalkit.reading.samples import answer_text, describe, preview, prompt_end, target_text, verdict
+from evalkit.reading.settings import command, environment
+from evalkit.reading.summary import cost, groups, scores
 from evalkit.runs.folder import disk_errors
 from evalkit_report.pack import Packer
-from evalkit_report.plots import Plots, plotted_intervals
-from evalkit_report.read import Run, aligned, tasks_of
-from evalkit_report.samples import answer_text, describe, preview, prompt_end, target_text, verdict
-from evalkit_report.settings import command, environment
-from evalkit_report.summary import cost, groups, scores
 
 if TYPE_CHECKING:
     import jinja2

@@ -10,9 +10,9 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from evalkit.errors import ConfigError, EvalkitError, RunNotFoundError, one_line
+from evalkit.reading.finished import open_run
 from evalkit_report.leaderboard import leaderboard, run_paths
 from evalkit_report.page import render, render_report
-from evalkit_report.read import open_run
 
 LOOPBACK = "127.0.0.1"
 HOSTS = (LOOPBACK, "localhost")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -30,15 +30,27 @@ def stream(
     session: TransformersSession, items: list[DecodeRequest], rows: int
 ) -> Iterator[tuple[int, GenerationOutput]]:
     """Answer all requests, at most `rows` sequences at a time. Raises OutOfMemoryError."""
-    limits = decoding.Limits(
+    decoder = TransformersDecoder(session)
+    with session.tree.installed():
+        yield from decoding.stream(decoder, session.tokenizer, items, _limits(session, rows), generator, decoder.choose)
+
+
+def live(
+    session: TransformersSession, feed: decoding.Feed, rows: int, wants_parts: Callable[[int], bool]
+) -> decoding.LiveAnswers:
+    """Answer what arrives, at most `rows` sequences at a time. Raises OutOfMemoryError."""
+    decoder, limits = TransformersDecoder(session), _limits(session, rows)
+    with session.tree.installed():
+        yield from decoding.live(decoder, session.tokenizer, feed, limits, wants_parts, generator, decoder.choose)
+
+
+def _limits(session: TransformersSession, rows: int) -> decoding.Limits:
+    return decoding.Limits(
         rows=rows,
         admitted_tokens=session.batch_tokens,
         draft_tokens=session.draft_tokens,
         drafted_pass=DRAFTED_PASS.get(session.device.type, 64),
     )
-    decoder = TransformersDecoder(session)
-    with session.tree.installed():
-        yield from decoding.stream(decoder, session.tokenizer, items, limits, generator, decoder.choose)
 
 
 class TransformersDecoder:

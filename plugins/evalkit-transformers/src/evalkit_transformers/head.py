@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear, pad
 
+from evalkit.scoring.spans import Scores, Top
 from evalkit_transformers.memory import padding
 from evalkit_transformers.packed import PackedLinear
 
@@ -79,18 +80,18 @@ class SelectiveHead:
         return _close(self.head(hidden), full)
 
     def score(
-        self, forward: Forward, at: tuple[Tensor, Tensor], target_rows: Tensor, targets: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Log-probability of each target, and whether it is the most likely token.
+        self, forward: Forward, at: tuple[Tensor, Tensor], target_rows: Tensor, targets: Tensor, *, tops: int = 0
+    ) -> Scores:
+        """Log-probability of each target, whether it is the most likely token, and the `tops` most likely ones.
 
         `at` names (row, position) of the logits needed; target k is scored by logits number `target_rows[k]`.
         """
         if self.linear:
             hidden = self.hidden_states(forward, *at)
-            if hidden.dtype == torch.float32:
-                return dense_scores(map(self.head, hidden.split(ROWS)), target_rows, targets)
+            if hidden.dtype == torch.float32 or tops:
+                return dense_scores(map(self.head, hidden.split(ROWS)), target_rows, targets, tops)
             return blockwise_scores(hidden, self.head.weight, self.head.bias, target_rows, targets)
-        return dense_scores(self.logits(forward, *at).split(ROWS), target_rows, targets)
+        return dense_scores(self.logits(forward, *at).split(ROWS), target_rows, targets, tops)
 
     def logits(self, forward: Forward, rows: Tensor, positions: Tensor) -> Tensor:
         """Logits [len(rows), vocabulary]."""
@@ -145,7 +146,7 @@ def _close(found: Tensor, expected: Tensor) -> bool:
     return found.shape == expected.shape and bool(torch.allclose(found.float(), expected.float(), rtol=1e-2, atol=1e-2))
 
 
-def dense_scores(blocks: Iterable[Tensor], target_rows: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def dense_scores(blocks: Iterable[Tensor], target_rows: Tensor, targets: Tensor, tops: int = 0) -> Scores:
     """Scores from blocks of logits [rows, vocabulary], one after another, each normalised in float32.
 
     By log_softmax, because lm-evaluation-harness does: in float32 its sum over the vocabulary is off by up to
@@ -155,6 +156,8 @@ def dense_scores(blocks: Iterable[Tensor], target_rows: Tensor, targets: Tensor)
     sorted_rows, sorted_targets = target_rows[order], targets[order]
     logprobs = torch.empty(len(targets), device=targets.device)
     greedy = torch.empty(len(targets), dtype=torch.bool, device=targets.device)
+    best = torch.empty((len(targets), tops), device=targets.device)
+    best_ids = torch.empty((len(targets), tops), dtype=torch.long, device=targets.device)
     first = 0
     for block in blocks:
         start, stop = torch.searchsorted(sorted_rows, sorted_rows.new_tensor([first, first + len(block)])).tolist()
@@ -162,13 +165,17 @@ def dense_scores(blocks: Iterable[Tensor], target_rows: Tensor, targets: Tensor)
         scores = block.float().log_softmax(-1)
         logprobs[order[start:stop]] = scores[rows, wanted]
         greedy[order[start:stop]] = scores.argmax(-1)[rows] == wanted
+        if tops:
+            values, ids = scores.topk(tops, dim=-1)
+            best[order[start:stop]], best_ids[order[start:stop]] = values[rows], ids[rows]
         first += len(block)
-    return logprobs, greedy
+    top = Top(best_ids.cpu().numpy(), best.double().cpu().numpy()) if tops else None
+    return Scores(logprobs.double().cpu().numpy(), greedy.cpu().numpy(), top)
 
 
 def blockwise_scores(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, target_rows: Tensor, targets: Tensor
-) -> tuple[Tensor, Tensor]:
+) -> Scores:
     """Scores from hidden states [rows, size] and the head's matrix, a block of the vocabulary at a time.
 
     Keeps for each row a running maximum and a running sum of exponentials (Milakov & Gimelshein 2018,
@@ -194,4 +201,4 @@ def blockwise_scores(
         peak = raised
     logprobs = torch.empty_like(chosen)
     logprobs[order] = chosen - (peak + total.log())[sorted_rows]
-    return logprobs, best[target_rows] == targets
+    return Scores(logprobs.double().cpu().numpy(), (best[target_rows] == targets).cpu().numpy())

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import gc
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from evalkit import decoding
 from evalkit.model import Model
 from evalkit.requests import GenerationOutput
-from evalkit.scoring import ScoredTokens, Span
+from evalkit.scoring import ScoredTokens, Scores, Span
 from evalkit.scoring.planner import TreeBatch
 from evalkit.sessions import DecodeRequest, TokenSession
 from evalkit.tokenizers import context_length, load_tokenizer
-from evalkit_transformers import decode, upstream
+from evalkit_transformers import continuous, decode, upstream
 from evalkit_transformers.engine import Transformers
 from evalkit_transformers.head import SelectiveHead
 from evalkit_transformers.load import (
@@ -70,6 +70,7 @@ class TransformersSession(TokenSession):
         self.tree = Tree(self.model)
         self.shares_prefixes = not self.is_encoder_decoder and engine.share_prefixes and self.tree.agrees(self)
         self.uses_manager = upstream.is_wanted(self, engine.scheduler)
+        self.joins_running = self.shares_prefixes and not self.uses_manager
         self.draft_tokens = engine.draft_tokens
         self.scheduler_options = engine.scheduler_options
         if self.uses_manager:
@@ -95,29 +96,29 @@ class TransformersSession(TokenSession):
         own_row = torch.arange(len(targets), device=self.device)
         with torch.inference_mode(), memory_errors(self.device):
             inputs = self._inputs(spans)
-            logprobs, greedy = self.head.score(
-                lambda: self.forward(**inputs).logits, (rows, positions), own_row, targets
+            tops = max(span.tops for span in spans)
+            scores = self.head.score(
+                lambda: self.forward(**inputs).logits, (rows, positions), own_row, targets, tops=tops
             )
-        parts = zip(logprobs.cpu().split(counts), greedy.cpu().split(counts), strict=True)
-        return [ScoredTokens(tuple(values.tolist()), bool(hits.all())) for values, hits in parts]
+        ends = np.cumsum(counts).tolist()
+        return [scores.part(end - count, end) for end, count in zip(ends, counts, strict=True)]
 
-    def score_forest(
-        self, batches: Iterator[TreeBatch]
-    ) -> Iterator[tuple[TreeBatch, NDArray[np.float64], NDArray[np.bool_]]]:
+    def score_forest(self, batches: Iterator[TreeBatch]) -> Iterator[tuple[TreeBatch, Scores]]:
         """Score tree batches, each one packed row; what they share stays in the tree's cache."""
         with self.tree.installed():
             for batch in batches:
                 with torch.inference_mode(), memory_errors(self.device), self.tree.running(batch):
-                    logprobs, greedy = self._score_tree(batch)
-                yield batch, logprobs.double().cpu().numpy(), greedy.cpu().numpy()
+                    scores = self._score_tree(batch)
+                yield batch, scores
 
-    def _score_tree(self, batch: TreeBatch) -> tuple[Tensor, Tensor]:
+    def _score_tree(self, batch: TreeBatch) -> Scores:
         rows = torch.from_numpy(batch.rows)
         return self.head.score(
             lambda: self._tree_forward(batch),
             (torch.zeros_like(rows), rows),
             torch.from_numpy(batch.target_rows).to(self.device),
             torch.from_numpy(batch.targets).long().to(self.device),
+            tops=batch.tops,
         )
 
     def tree_logits(self, batch: TreeBatch) -> Tensor:
@@ -181,6 +182,13 @@ class TransformersSession(TokenSession):
     ) -> Iterator[tuple[int, GenerationOutput]]:
         """Generate, continuously where prefixes can be shared, else in batches of like length."""
         yield from decode.stream(self, requests, batch_size)
+
+    def decode_live(self, feed: decoding.Feed, wants_parts: Callable[[int], bool]) -> decoding.LiveAnswers:
+        """Generate for a feed."""
+        rows = decode.ROWS.get(self.device.type, 16)
+        yield from decoding.live_with_backoff(
+            lambda left, rows: continuous.live(self, left, rows, wants_parts), feed, rows
+        )
 
     # ── life ────────────────────────────────────────────────────────────────────────────────────────────
     def gc(self) -> None:

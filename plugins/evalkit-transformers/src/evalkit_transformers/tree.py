@@ -133,8 +133,8 @@ class Tree:
         found: dict[int, ScoredTokens] = {}
         try:
             # Six tokens a batch: the chain is computed in pieces and stays resident over several batches.
-            for batch, logprobs, greedy in session.score_forest(plan_forest(forest, 6)):
-                found.update(collector.add(batch, logprobs, greedy))
+            for batch, scores in session.score_forest(plan_forest(forest, 6)):
+                found.update(collector.add(batch, scores))
         except (TreeNotPossibleError, AttributeError, TypeError, ValueError, KeyError, RuntimeError):
             return False
         tolerance = 1e-3 if self.model.dtype == torch.float32 else 0.2

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evalkit_report.read import Run
+from evalkit.reading.finished import Run
 
 NORMAL_95 = 1.959964
 

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from evalkit_report.read import Row
-from evalkit_report.samples import RIGHT, WRONG, choice_logprobs, generated_texts, probabilities
-from evalkit_report.summary import Score
+from evalkit.reading.samples import RIGHT, WRONG, choice_logprobs, generated_texts, probabilities
+from evalkit.reading.summary import Score
+from evalkit.runs.samples import Row
 
 BINS = 10
 ENOUGH_CHOICES, ENOUGH_TEXTS = 20, 5

@@ -1,4 +1,4 @@
-"""From a row of a sample file to what the page lists of it (verdict, answer) and shows of it (prompt, answers)."""
+"""From a row of a sample file to what is listed of it (verdict, answer) and shown of it (prompt, answers)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evalkit_report.read import Aligned, Row
+from evalkit.reading.aligned import Aligned
+from evalkit.runs.samples import Row
 
 RIGHT, WRONG, ERROR, OTHER, MISSING = "r", "w", "e", "o", "-"
 PREVIEW = 110
@@ -60,7 +61,7 @@ def generated_texts(row: Row) -> list[str]:
 
 
 def describe(rows: Aligned) -> dict[str, Any]:
-    """All that the page shows of a sample: the prompt and target once, the answers of every run."""
+    """All that is shown of a sample: the prompt and target once, the answers of every run."""
     first = next(row for row in rows if row is not None)
     prompt = _prompt(first)
     runs = []

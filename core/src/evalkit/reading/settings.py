@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from evalkit_report.read import Run
+from evalkit.reading.finished import Run
 
 ASSIGNMENTS = {
     "engine_args": "--engine-arg",

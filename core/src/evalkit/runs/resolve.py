@@ -1,0 +1,74 @@
+"""From what a run was told to what it runs with: the engine by its name, the model by its name or path."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from evalkit import options
+from evalkit.engine import BaseEngine
+from evalkit.errors import ModelNotFoundError, UnknownNameError, did_you_mean
+from evalkit.model import Model
+from evalkit.plugins import get_plugins, load_engine_class
+from evalkit.runs.spec import RunSpec
+from evalkit.specs import EngineSpec, load_object
+from evalkit.tasks.files import is_task_file
+
+MODEL_PATHS = ("tokenizer_path", "adapter", "chat_template")
+
+
+def build_engine(name: str, args: dict[str, Any]) -> tuple[BaseEngine, EngineSpec]:
+    """The engine named `name` with its options. Raises UnknownNameError, ConfigError, PluginError."""
+    cls, spec = load_engine_class(name)
+    return options.build(cls, args, f"engine {name!r}"), spec
+
+
+def spec_of(engine: BaseEngine) -> EngineSpec:
+    """The spec that an engine is registered with; one of its own where it is not."""
+    reference = f"{type(engine).__module__}:{type(engine).__qualname__}"
+    known = (spec for spec in get_plugins().engines if spec.load == reference)
+    return next(known, EngineSpec(reference, "", load=reference, formats=("hf", "gguf")))
+
+
+def resolve_model(model: Model, engine: EngineSpec) -> Model:
+    """`model` with a registered name replaced by a local path in the engine's format. Raises ModelError."""
+    if engine.remote:
+        return model
+    plugins = get_plugins()
+    if Path(model.path).exists():
+        return dataclasses.replace(model, path=str(Path(model.path).absolute()))
+    if model.path in plugins.models.owners:
+        registered = plugins.models.get(model.path)
+        fitting = next((f for f in engine.formats if f in registered.formats), None)
+        if fitting is None:
+            raise ModelNotFoundError(
+                f"model {model.path!r} comes as {', '.join(registered.formats)}, but engine {engine.name!r} reads "
+                f"{', '.join(engine.formats)}. See: evalkit list-engines"
+            )
+        return dataclasses.replace(model, path=load_object(registered.formats[fitting])())
+    if looks_like_path(model.path):
+        raise ModelNotFoundError(f"model file {model.path} does not exist. Check --model")
+    near = did_you_mean(model.path, plugins.models.owners)
+    if near.startswith(" Did") and "/" not in model.path:
+        raise UnknownNameError(f"unknown model {model.path!r}.{near} See: evalkit list-models")
+    return model
+
+
+def looks_like_path(name: str) -> bool:
+    """Whether a model name can only be meant as a local file or folder."""
+    return name.startswith(("/", "./", "../", "~")) or name.count("/") > 1 or name.endswith((".gguf", ".safetensors"))
+
+
+def portable(spec: RunSpec, *, is_remote: bool = False) -> RunSpec:
+    """`spec` with local paths made absolute, so that a resume may start elsewhere; a remote model's name is no path."""
+    paths = {"model": None if is_remote else spec.model, "data_dir": spec.data_dir}
+    tasks = [str(Path(name).absolute()) if is_task_file(name) else name for name in spec.tasks]
+    of_model = {**spec.model_args, **_absolute({name: spec.model_args.get(name) for name in MODEL_PATHS})}
+    return spec.model_copy(update={**_absolute(paths), "tasks": tasks, "model_args": of_model})
+
+
+def _absolute(paths: dict[str, str | None]) -> dict[str, str]:
+    # A chat template may be given as text, longer than any file name.
+    short = {name: path for name, path in paths.items() if path and "{" not in path}
+    return {name: str(Path(path).absolute()) for name, path in short.items() if Path(path).exists()}
