@@ -254,5 +254,5 @@ def test_unfinished_runs_are_refused(toy: Any) -> None:
     toy.tape.crash_after = len(toy.tape.answered) + 2
     with pytest.raises(RuntimeError):
         toy.run("toy_target", output="b")
-    with pytest.raises(RunError, match=r"run b is not finished\. Continue it with: evalkit resume"):
+    with pytest.raises(RunError, match=r"run b is not finished\. Complete it with: evalkit resume"):
         compare_runs([("a", Path(first.run_dir)), ("b", toy.path / "b")])

@@ -25,7 +25,8 @@ from evalkit.runs.journal import KINDS, decode_output, encode_output, kind_of
 MARK = "from_cache"
 """The key of an output's metadata that says where the answer is from."""
 FLUSH_COUNT, FLUSH_SECONDS = 64, 2.0
-TROUBLE = (sqlite3.Error, OSError, Timeout)
+TROUBLE = (sqlite3.Error, OSError, Timeout, UnicodeDecodeError)
+"""The last one: a damaged name in a message of SQLite's own."""
 
 
 class AnswerCache:

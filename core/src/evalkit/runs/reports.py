@@ -10,7 +10,7 @@ from evalkit.hooks import hookimpl
 from evalkit.results import RunResult, Sample
 from evalkit.runs.context import RunContext
 from evalkit.runs.folder import RESULTS
-from evalkit.runs.samples import sample_path
+from evalkit.runs.samples import PREFIX, describe_files, sample_path
 
 
 @hookimpl
@@ -23,8 +23,9 @@ def sample_scored(run: RunContext, sample: Sample) -> None:
 @hookimpl
 def run_finished(run: RunContext, result: RunResult) -> None:
     """Write the results, and let the sample files appear."""
-    run.folder.commit()
-    run.folder.write_json(RESULTS, results_document(run, result))
+    files = run.folder.commit()
+    samples = {name: path for name, path in files.items() if name.startswith(PREFIX)}
+    run.folder.write_json(RESULTS, {**results_document(run, result), "sample_files": describe_files(samples)})
 
 
 def results_document(run: RunContext, result: RunResult) -> dict[str, Any]:
