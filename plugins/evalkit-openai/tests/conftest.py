@@ -40,6 +40,7 @@ class Double:
     own_fields: tuple[str, ...] = ("top_k", "min_p", "min_tokens", "return_token_ids")
     honours_n: bool = True
     tops: bool = True
+    scores_what_it_writes: bool = True
     delay: float = 0.0
     max_length: int = 512
     key: str | None = None
@@ -162,7 +163,7 @@ class Handler(BaseHTTPRequestHandler):
             choice = {"index": number, "text": output.text, "finish_reason": output.finish_reason}
             if "return_token_ids" in self.double.own_fields and body.get("return_token_ids"):
                 choice["token_ids"] = list(output.token_ids)
-            if body.get("logprobs") and request.input_ids is not None:
+            if body.get("logprobs") and request.input_ids is not None and self.double.scores_what_it_writes:
                 choice["logprobs"] = self.logprobs((*request.input_ids, *output.token_ids), len(request.input_ids))
             choices.append(choice)
         usage = {"prompt_tokens": prompt_tokens, "completion_tokens": len(output.token_ids)}

@@ -74,13 +74,14 @@ def test_what_text_cannot_tell_is_an_error(kit: Any) -> None:
     [
         ({"echo": "ignored"}, "log-probabilities"),
         ({"echo": "shifted"}, "belong to other tokens"),
+        ({"echo": "shifted", "scores_what_it_writes": False}, "belong to other tokens"),
         ({"echo": "random"}, "when it is asked again|belong to other tokens"),
         ({"echo": "equal"}, "same log-probability for every token"),
     ],
 )
 @pytest.mark.parametrize("routes", [ECHO, TEXT_ONLY])
 def test_a_server_without_honest_echo_is_refused(
-    kit: Any, routes: set[str], options: dict[str, str], cause: str
+    kit: Any, routes: set[str], options: dict[str, Any], cause: str
 ) -> None:
     """It is refused before anything is scored, with what is wrong and what to do."""
     session = kit.connect(kit.serve(routes=routes, **options))
@@ -89,6 +90,11 @@ def test_a_server_without_honest_echo_is_refused(
     with pytest.raises(ModelError, match="cannot score"):
         session.loglikelihood(PAIRS)
     assert session.generate([GenerationRequest(prompt="So", max_new_tokens=2)])[0].error is None
+
+
+def test_a_server_need_not_score_what_it_writes(kit: Any) -> None:
+    """Echo is trusted, too, where what the server wrote itself is the likeliest at each place."""
+    assert kit.connect(kit.serve(routes=ECHO, scores_what_it_writes=False)).scorer.greedy
 
 
 def test_greedy_is_unknown_without_other_tokens(kit: Any) -> None:
