@@ -18,7 +18,7 @@ HEAVY = {"torch", "transformers", "datasets", "numpy", "llama_cpp", "openvino", 
 # A layer imports only layers of its own line or above; `evalkit` itself only names its parts.
 LAYERS = (
     {"errors", "hooks", "cache", "hub", "memory", "energy", "costs"},
-    {"requests", "model", "specs"},
+    {"requests", "model", "specs", "encoding"},
     {"engine", "results"},
     {"scoring", "datasets"},
     {"sessions", "tokenizers", "gguf_tokenizers", "tasks", "options", "hookspecs", "chat_templates"},
@@ -26,7 +26,7 @@ LAYERS = (
     {"cells"},
     {"plugins", "engines"},
     {"statistics"},
-    {"runs", "answers"},
+    {"runs", "answers", "isolation"},
     {"reading"},
     {"runner", "exports"},
     {"cli", "testing", "__main__"},

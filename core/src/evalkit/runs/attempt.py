@@ -22,7 +22,7 @@ from evalkit.runs.infer import OnProgress, check_lengths, infer
 from evalkit.runs.journal import Journal, Spent
 from evalkit.runs.plan import Asked, make_plan
 from evalkit.runs.progress import progress_reporter
-from evalkit.runs.resolve import build_engine, portable, resolve_model
+from evalkit.runs.resolve import choose_engine, portable, resolve_model
 from evalkit.runs.score import Tally, samples
 from evalkit.runs.spec import RunSpec
 from evalkit.runs.summary import summarize, warnings
@@ -40,7 +40,7 @@ class Attempt:
         self.started = time.perf_counter()
         self.on_progress = on_progress
         self.written = 0
-        self.engine, engine_spec = build_engine(spec.engine, spec.engine_args)
+        self.engine, engine_spec = choose_engine(spec)
         asked = options.build(Model, {"path": spec.model, **spec.model_args}, "the model")
         self.plan = make_plan(spec)
         self.model = resolve_model(asked, engine_spec)

@@ -9,6 +9,7 @@ from typing import Any
 from evalkit import options
 from evalkit.engine import BaseEngine
 from evalkit.errors import ModelNotFoundError, UnknownNameError, did_you_mean
+from evalkit.isolation.engine import IsolatedEngine
 from evalkit.model import Model
 from evalkit.plugins import get_plugins, load_engine_class
 from evalkit.runs.spec import RunSpec
@@ -22,6 +23,14 @@ def build_engine(name: str, args: dict[str, Any]) -> tuple[BaseEngine, EngineSpe
     """The engine named `name` with its options. Raises UnknownNameError, ConfigError, PluginError."""
     cls, spec = load_engine_class(name)
     return options.build(cls, args, f"engine {name!r}"), spec
+
+
+def choose_engine(spec: RunSpec) -> tuple[BaseEngine, EngineSpec]:
+    """The engine of a run, in a process of its own where that is wanted."""
+    if not spec.isolate:
+        return build_engine(spec.engine, spec.engine_args)
+    _, engine = load_engine_class(spec.engine)
+    return IsolatedEngine(spec.engine, spec.engine_args, restarts=spec.restarts), engine
 
 
 def spec_of(engine: BaseEngine) -> EngineSpec:
