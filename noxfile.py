@@ -6,6 +6,7 @@ tests       the core, light plugins, documents and whole commands
 engines     each engine in an environment of its own
 suites      tasks beside lm-evaluation-harness, without a model: its prompts, its metrics, its tasks by name
 trackers    runs sent to MLflow, Weights & Biases and Trackio, offline; exports read by Inspect and by the hub's library
+servers     the engine `openai` against real servers: evalkit's own, llama-cpp-python's, and vLLM's
 parity      scores against lm-evaluation-harness, each in its own environment
 parity_table  every task that the mirror has data for, evaluated by both; writes docs/parity.md
 bench       speed; nothing here can fail a test
@@ -159,6 +160,14 @@ def trackers(session: nox.Session) -> None:
         *sorted(map(str, ROOT.glob("core/tests/test_exports_*"))),
     ]
     session.run("pytest", *(session.posargs or folders))
+
+
+@nox.session
+def servers(session: nox.Session) -> None:
+    """Ask real servers. vLLM's is asked where EVALKIT_TEST_VLLM_PYTHON names a Python that has it."""
+    needs = (TORCH, "llama-cpp-python[server]==0.3.36")
+    install(session, "evalkit-transformers", "evalkit-http", *LIGHT_PLUGINS, needs=needs)
+    session.run("pytest", *(session.posargs or ["plugins/evalkit-openai/tests/test_openai_servers.py"]))
 
 
 @nox.session

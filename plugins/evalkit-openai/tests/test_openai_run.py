@@ -108,6 +108,13 @@ def test_conversations_arrive_as_messages(kit: Any) -> None:
     assert json.loads(arguments)[0] == {"role": "system", "content": "Be brief."}
 
 
+def test_an_isolated_run_sends_messages_too(kit: Any) -> None:
+    """In a process of its own the engine does the same."""
+    double = kit.serve(routes={"chat"})
+    assert run(double, "starter_arithmetic", apply_chat_template=True, isolate=True).errors == 0
+    assert len(double.bodies("/v1/chat/completions")) == 4
+
+
 def test_choices_of_a_conversation_are_rendered_here(kit: Any) -> None:
     """Choices behind a chat template are scored as text; without a template the run is refused in one line."""
     assert run(kit.serve(max_length=2048), "starter_questions", apply_chat_template=True).errors == 0

@@ -185,3 +185,4 @@ def test_ids_decide_where_texts_are_equal() -> None:
     assert read_echo(answer, (1, 7)).greedy == (None, True)
     answer["choices"][0]["prompt_logprobs"] = exact
     assert read_echo(answer, (1, 7)).greedy == (None, False)
+    assert read_echo({**answer, "usage": {"completion_tokens": 0}}).greedy == (None, False)

@@ -47,9 +47,9 @@ def read_echo(answer: Any, ids: Sequence[int] | None = None) -> Echoed:
         raise ValueError(f"it gives log-probabilities of {len(values)} tokens, where the prompt has {count}")
     logprobs = tuple(_number(value) for value in values[:count])
     greedy = [_is_top(logprob, top) for logprob, top in zip(logprobs, tops, strict=False)]
-    if ids is not None and isinstance(exact := choice.get("prompt_logprobs"), list) and len(exact) >= count:
+    if isinstance(exact := choice.get("prompt_logprobs"), list) and len(exact) == count:
         # By id: several tokens may have one text, and then overwrite each other above.
-        greedy = [_is_top_id(entry, token) for entry, token in zip(exact, ids, strict=False)]
+        greedy = [_is_top(logprob, _by_id(entry)) for logprob, entry in zip(logprobs, exact, strict=True)]
     return Echoed(tuple(map(str, tokens[:count])), logprobs, tuple(greedy))
 
 
@@ -96,8 +96,6 @@ def _is_top(logprob: float | None, top: Any) -> bool | None:
     return logprob >= max(float(value) for value in top.values())
 
 
-def _is_top_id(entry: Any, token: int) -> bool | None:
-    if not isinstance(entry, Mapping) or str(token) not in entry:
-        return None
-    values = {name: float(found["logprob"]) for name, found in entry.items()}
-    return values[str(token)] >= max(values.values())
+def _by_id(entry: Any) -> Any:
+    """vLLM's record of one place, as log-probabilities by token id."""
+    return {token: found["logprob"] for token, found in entry.items()} if isinstance(entry, Mapping) else None

@@ -11,6 +11,7 @@ from evalkit_openai.client import Client, OutageError, RefusedError
 
 V = TypeVar("V")
 NO_ROUTE = (404, 405, 501)
+START_RETRIES = 2
 
 
 class Server:
@@ -27,7 +28,8 @@ class Server:
     async def connect(self) -> None:
         """Reach the server and find the model. Raises ModelError, ModelNotFoundError."""
         try:
-            answer = await self.client.get("/models")
+            # Whoever mistyped the address need not wait long to be told.
+            answer = await self.client.get("/models", retries=min(START_RETRIES, self.client.engine.retries))
         except OutageError as error:
             raise ModelError(f"{error}. Start the server, or check --engine-arg base_url=") from error
         except RefusedError:

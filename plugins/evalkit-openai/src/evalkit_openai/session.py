@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -31,7 +32,7 @@ from evalkit_openai.server import Server
 from evalkit_openai.tokenizers import RemoteTokenizer, remote_tokenizer
 from evalkit_openai.workers import Job, Workers
 
-MODEL_FIELDS = ("revision", "tokenizer_revision", "dtype", "adapter")
+MODEL_FIELDS = ("revision", "dtype", "adapter", "options")
 SCORES = "Choose tasks that generate, or a server that scores: evalkit serve-model, vLLM, SGLang"
 
 
@@ -69,8 +70,7 @@ class OpenAISession(BaseInferenceSession):
         if chosen == "none":
             return None
         if chosen not in ("auto", "remote") or (chosen == "auto" and given):
-            path = given if chosen == "auto" else chosen
-            return load_tokenizer(Model(path or "", chat_template=self.model.chat_template))
+            return load_tokenizer(replace(self.model, tokenizer_path=given if chosen == "auto" else chosen))
         try:
             return remote_tokenizer(self.client, self.workers, self.model.path, self.model.chat_template)
         except ModelError:
@@ -222,9 +222,9 @@ class OpenAISession(BaseInferenceSession):
         """
         pairs = [(i, r) for i, r in enumerate(requests) if isinstance(r, LoglikelihoodRequest)]
         written = [(i, r) for i, r in enumerate(requests) if isinstance(r, GenerationRequest)]
-        if len(pairs) + len(written) < len(requests) or pairs:
-            # Asking for it finds out whether the server can score.
-            pairs = pairs if isinstance(self.scorer, Echo) else []
+        # Asking for the scorer finds out whether the server can score.
+        if len(written) < len(requests) and not isinstance(self.scorer, Echo):
+            pairs = []
         if any(not self._is_chat(request) for _, request in written):
             self.workers.run(self.server.completions())
         return [*self._long_pairs(pairs), *self._long_prompts(written)]
