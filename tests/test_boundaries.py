@@ -21,7 +21,7 @@ LAYERS = (
     {"requests", "model", "specs", "encoding"},
     {"engine", "results"},
     {"scoring", "datasets"},
-    {"sessions", "tokenizers", "gguf_tokenizers", "tasks", "options", "hookspecs"},
+    {"sessions", "tokenizers", "gguf_tokenizers", "tasks", "options", "hookspecs", "chat_templates"},
     {"decoding"},
     {"cells"},
     {"plugins", "engines"},

@@ -179,7 +179,11 @@ def _arguments(request: Request) -> Sequence[Any]:
         return [request.context, request.continuation]
     if isinstance(request, GenerationRequest):
         options = {"until": list(request.stop), "max_gen_toks": request.max_new_tokens}
-        return [request.prompt, {**options, "temperature": request.temperature, "do_sample": request.is_sampled}]
+        prompt = request.prompt
+        if prompt is None and request.messages is not None:
+            # As lm-evaluation-harness has a conversation there.
+            prompt = json.dumps([dict(message) for message in request.messages], ensure_ascii=False)
+        return [prompt, {**options, "temperature": request.temperature, "do_sample": request.is_sampled}]
     return [request.text]
 
 

@@ -47,7 +47,11 @@ class IsolatedSession(BaseInferenceSession):
         self.information = self._begin()
         """What the child says of its engine."""
         self.max_length: int | None = self.information["max_length"]
-        self.takes_messages: bool = self.information["takes_messages"]
+
+    @property
+    def takes_messages(self) -> bool:
+        """Whether the child's session does."""
+        return bool(self.information["takes_messages"])
 
     # ── the child's life ────────────────────────────────────────────────────────────────────────────────
     def _begin(self) -> dict[str, Any]:

@@ -42,6 +42,8 @@ def spec_of(engine: BaseEngine) -> EngineSpec:
 
 def resolve_model(model: Model, engine: EngineSpec) -> Model:
     """`model` with a registered name replaced by a local path in the engine's format. Raises ModelError."""
+    if engine.remote:
+        return model
     plugins = get_plugins()
     if Path(model.path).exists():
         return dataclasses.replace(model, path=str(Path(model.path).absolute()))
@@ -67,9 +69,9 @@ def looks_like_path(name: str) -> bool:
     return name.startswith(("/", "./", "../", "~")) or name.count("/") > 1 or name.endswith((".gguf", ".safetensors"))
 
 
-def portable(spec: RunSpec) -> RunSpec:
-    """`spec` with local paths made absolute, so that a resume may start elsewhere."""
-    paths = {"model": spec.model, "data_dir": spec.data_dir}
+def portable(spec: RunSpec, *, is_remote: bool = False) -> RunSpec:
+    """`spec` with local paths made absolute, so that a resume may start elsewhere; a remote model's name is no path."""
+    paths = {"model": None if is_remote else spec.model, "data_dir": spec.data_dir}
     tasks = [str(Path(name).absolute()) if is_task_file(name) else name for name in spec.tasks]
     of_model = {**spec.model_args, **_absolute({name: spec.model_args.get(name) for name in MODEL_PATHS})}
     return spec.model_copy(update={**_absolute(paths), "tasks": tasks, "model_args": of_model})
