@@ -20,6 +20,9 @@ from evalkit.requests import (
     TokenCounts,
 )
 
+# Made once: `json.dumps` would make one for every sample.
+CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=str)
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -193,6 +196,6 @@ def _response(output: Output) -> Any:
 
 
 def _digest(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    text = CANONICAL.encode(value)
     # A text may hold half a surrogate pair, which strict UTF-8 refuses.
     return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()

@@ -47,7 +47,9 @@ def run(
     num_fewshot: Annotated[
         int | None, typer.Option(metavar="N", help="Examples before each question [default: the task's]")
     ] = None,
-    limit: Annotated[int | None, typer.Option(metavar="N", help="Only the first N documents of each task.")] = None,
+    limit: Annotated[
+        float | None, typer.Option(metavar="N", help="Only the first N documents of each task; 0.1: a tenth of them.")
+    ] = None,
     batch_size: Annotated[
         str | None, typer.Option(metavar="N|auto", help="Rows in a batch; no score depends on it [default: auto]")
     ] = None,
