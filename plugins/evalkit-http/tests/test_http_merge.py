@@ -9,6 +9,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,24 @@ def test_a_large_model_is_several_files(written: Path, tmp_path: Path) -> None:
     assert len(files) > 2
     model = transformers.AutoModelForCausalLM.from_pretrained(merged)
     assert all(torch.equal(value, wanted[name]) for name, value in model.state_dict().items())
+
+
+def test_shards_that_name_a_gpu_merge_without_one(checkpoint: Path, written: Path, tmp_path: Path) -> None:
+    """A trainer saves from its GPUs; here the files are made to say so, for devices and meshes alike."""
+    for shard in shards(checkpoint):
+        with zipfile.ZipFile(shard) as archive:
+            parts = {name: archive.read(name) for name in archive.namelist()}
+        with zipfile.ZipFile(shard, "w") as archive:
+            for name, data in parts.items():
+                archive.writestr(name, data.replace(pickled_text("cpu"), pickled_text("cuda:0")))
+        assert b"cuda:0" in shard.read_bytes()
+    found = safetensors.load_file(merge(checkpoint, tmp_path / "out") / "model.safetensors")
+    wanted = safetensors.load_file(written / "2-axis" / "reference.safetensors")
+    assert {name: bits(value) for name, value in found.items()} == {name: bits(value) for name, value in wanted.items()}
+
+
+def pickled_text(text: str) -> bytes:
+    return b"X" + len(text).to_bytes(4, "little") + text.encode()
 
 
 def test_the_highest_step_is_taken(written: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from typing import Any
 
 import httpx
 import pytest
+
+from evalkit_http import AsyncEvalClient, EvalClient
 
 pytest.importorskip("torch")
 CASE = "2-axis"
@@ -43,6 +46,21 @@ def test_a_merge_is_a_job_and_its_client_waits(serve: Callable[..., Any], checkp
     later = httpx.post(f"{server.url}/merge", params={"wait": 0}, json={"checkpoint_path": str(checkpoint)}).json()
     assert later["merged_path"] is None
     assert server.wait(later["job_id"])["result"] == job["result"]
+
+
+def test_a_client_waits_longer_than_its_connections(serve: Callable[..., Any], checkpoint: Path) -> None:
+    """A merge that takes longer than the client's time limit is one job all the same, and its end is seen."""
+    server = serve()
+    with EvalClient(server.url, timeout=0.6) as client:
+        answer = client.merge_checkpoint(str(checkpoint))
+    assert answer["merged_path"] == str(checkpoint / "merged")
+    assert len(httpx.get(f"{server.url}/jobs").json()["jobs"]) == 1
+
+    async def again() -> dict[str, Any]:
+        async with AsyncEvalClient(server.url) as client:
+            return await client.merge_checkpoint(str(checkpoint))
+
+    assert asyncio.run(again())["merged_path"] == answer["merged_path"]
 
 
 def test_a_merge_that_fails_says_why(serve: Callable[..., Any], checkpoint: Path) -> None:

@@ -18,6 +18,7 @@ from evalkit.errors import EvalkitError, one_line
 TOKEN_VARIABLE = "EVALKIT_TOKEN"
 FINAL = ("completed", "failed", "cancelled")
 SECONDS = 30.0
+MERGE_WAIT = 20.0
 PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)
 BUSY = (429, 502, 503, 504)
 
@@ -39,7 +40,7 @@ class JobTimeoutError(EvalkitError, TimeoutError):
 
 
 class Call(NamedTuple):
-    """A request: all of them may be sent twice, an evaluation because of its idempotency key."""
+    """A request: all of them may be sent twice, a job because of its idempotency key."""
 
     method: str
     path: str
@@ -53,9 +54,12 @@ def _evaluate(model: str, tasks: Sequence[str], fields: Mapping[str, Any]) -> Ca
     return Call("POST", "/evaluate", {"model": model, "tasks": list(tasks), **given}, {"Idempotency-Key": key})
 
 
-def _merge(checkpoint_path: str, output_path: str | None, checkpoint_type: str) -> Call:
+def _merge(checkpoint_path: str, output_path: str | None, checkpoint_type: str, timeout: httpx.Timeout) -> Call:
+    """A merge that is waited for, for less than the time after which a connection counts as dead; send it again."""
     fields = {"checkpoint_path": checkpoint_path, "output_path": output_path, "checkpoint_type": checkpoint_type}
-    return Call("POST", "/merge", {name: value for name, value in fields.items() if value is not None})
+    given = {name: value for name, value in fields.items() if value is not None}
+    wait = min(MERGE_WAIT, (timeout.read or SECONDS) / 2)
+    return Call("POST", f"/merge?wait={wait:g}", given, {"Idempotency-Key": uuid.uuid4().hex})
 
 
 def _job(job_id: str, more: str = "") -> str:
@@ -210,8 +214,11 @@ class EvalClient:
     def merge_checkpoint(
         self, checkpoint_path: str, output_path: str | None = None, checkpoint_type: str = "regular"
     ) -> dict[str, Any]:
-        """Merge the shards of an FSDP2 checkpoint."""
-        found: dict[str, Any] = self._send(_merge(checkpoint_path, output_path, checkpoint_type)).json()
+        """Merge the shards of an FSDP2 checkpoint; returns when it is done. Raises EvalServerError where it failed."""
+        call = _merge(checkpoint_path, output_path, checkpoint_type, self._http.timeout)
+        found: dict[str, Any] = self._send(call).json()
+        while found["merged_path"] is None:
+            found = self._send(call).json()
         return found
 
     def close(self) -> None:
@@ -317,8 +324,11 @@ class AsyncEvalClient:
     async def merge_checkpoint(
         self, checkpoint_path: str, output_path: str | None = None, checkpoint_type: str = "regular"
     ) -> dict[str, Any]:
-        """Merge the shards of an FSDP2 checkpoint."""
-        found: dict[str, Any] = (await self._send(_merge(checkpoint_path, output_path, checkpoint_type))).json()
+        """Merge the shards of an FSDP2 checkpoint; returns when it is done. Raises EvalServerError where it failed."""
+        call = _merge(checkpoint_path, output_path, checkpoint_type, self._http.timeout)
+        found: dict[str, Any] = (await self._send(call)).json()
+        while found["merged_path"] is None:
+            found = (await self._send(call)).json()
         return found
 
     async def close(self) -> None:

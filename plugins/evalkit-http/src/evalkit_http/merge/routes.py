@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, HTTPException, Query
+from fastapi import APIRouter, Depends, HTTPException, Query, Request
 
 from evalkit_http.merge.job import merge_work
 from evalkit_http.merge.protocol import MergeRequest, MergeResponse
@@ -27,7 +27,9 @@ Wait = Annotated[float, Query(ge=0, le=LONGEST, description="Seconds to wait for
     tags=["jobs"],
     responses={409: {"description": "The merge failed or was cancelled."}, 429: {"description": "The queue is full."}},
 )
-async def merge(body: MergeRequest, here: Here, key: Key = None, wait: Wait = LONGEST) -> MergeResponse:
+async def merge(
+    body: MergeRequest, here: Here, request: Request, key: Key = None, wait: Wait = LONGEST
+) -> MergeResponse:
     """Merge an FSDP2 checkpoint. Answers when it is merged, or after `wait` seconds; `/jobs/{job_id}` tells more."""
     work = await asyncio.to_thread(merge_work, body, here.args, here.slots)
     new = Accepted("merge", body.model_dump(mode="json"), work, key=key)
@@ -35,6 +37,8 @@ async def merge(body: MergeRequest, here: Here, key: Key = None, wait: Wait = LO
     end = time.monotonic() + wait
     job = await asyncio.to_thread(here.store.find, accepted.job_id)
     while job is not None and not job.status.is_final and time.monotonic() < end:
+        if await request.is_disconnected():
+            break
         await asyncio.sleep(EVERY)
         job = await asyncio.to_thread(here.store.find, accepted.job_id)
     return _response(accepted.job_id, job)
