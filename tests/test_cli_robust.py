@@ -203,6 +203,7 @@ def test_an_old_run_is_scored_again_from_its_answers(evalkit: Evalkit, old: Path
         kept = db.execute("SELECT key, output FROM outputs").fetchall()
     done = evalkit("resume", old, "--json")
     assert done.returncode == 0, done.stderr
+    assert "damaged" not in done.stderr
     assert json.loads(done.stdout)["results"] == before["results"]
     with closing(sqlite3.connect(old / "journal.sqlite")) as db:
         now = db.execute("SELECT key, output FROM outputs").fetchall()

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evalkit.encoding import kind_of
 from evalkit.energy import Energy
 from evalkit.errors import DiskFullError, RunError
 from evalkit.requests import (
@@ -30,7 +31,7 @@ from evalkit.requests import (
     TokenLogprob,
     Usage,
 )
-from evalkit.runs.journal import Journal, Spent, count_answers, kind_of, request_key
+from evalkit.runs.journal import Journal, Spent, count_answers, request_key
 
 NUMBERS = st.floats(allow_nan=False)
 TEXTS = st.text(max_size=20)

@@ -100,6 +100,6 @@ def test_a_row_without_what_was_asked_is_no_sample(tmp_path: Path) -> None:
     """The line at fault is named, with the command that makes the run again."""
     path = tmp_path / "samples_toy.jsonl"
     path.write_bytes(line("a") + b'{"doc_id": 4, "filter": "none", "metrics": []}\n')
-    with pytest.raises(RunError, match=r"samples_toy\.jsonl, line 2 is damaged .*evalkit rerun"):
+    with pytest.raises(RunError, match=r"samples_toy\.jsonl, line 2 is damaged .*evalkit resume"):
         list(sample_rows(path))
     assert [row["doc_id"] for row in light_rows(path)] == [3, 4]

@@ -20,6 +20,9 @@ from evalkit.requests import (
     TokenCounts,
 )
 
+# Made once: `json.dumps` would make one for every sample.
+CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=str)
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -176,7 +179,11 @@ def _arguments(request: Request) -> Sequence[Any]:
         return [request.context, request.continuation]
     if isinstance(request, GenerationRequest):
         options = {"until": list(request.stop), "max_gen_toks": request.max_new_tokens}
-        return [request.prompt, {**options, "temperature": request.temperature, "do_sample": request.is_sampled}]
+        prompt = request.prompt
+        if prompt is None and request.messages is not None:
+            # As lm-evaluation-harness has a conversation there.
+            prompt = json.dumps([dict(message) for message in request.messages], ensure_ascii=False)
+        return [prompt, {**options, "temperature": request.temperature, "do_sample": request.is_sampled}]
     return [request.text]
 
 
@@ -189,6 +196,6 @@ def _response(output: Output) -> Any:
 
 
 def _digest(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    text = CANONICAL.encode(value)
     # A text may hold half a surrogate pair, which strict UTF-8 refuses.
     return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()

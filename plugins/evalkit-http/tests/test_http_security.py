@@ -415,5 +415,8 @@ def test_models_and_arguments_are_checked(tmp_path: Path) -> None:
     for value in (True, "true", 1):
         with pytest.raises(ForbiddenError, match="trust_remote_code"):
             check_arguments({"a": {"trust_remote_code": value}}, limits)
-    check_arguments({"trust_remote_code": False}, limits)
+        with pytest.raises(ForbiddenError, match="trust_remote_code"):
+            check_arguments({"Trust-Remote-Code": value}, limits)
+    for value in (False, None, 0, "false", "No"):
+        check_arguments({"trust_remote_code": value}, limits)
     check_arguments({"trust_remote_code": True}, SecuritySettings(trust_remote_code=True))

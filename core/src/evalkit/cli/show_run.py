@@ -33,7 +33,7 @@ def show_run(path: Path, as_json: bool) -> None:
 
     folder = RunFolder.open(path)
     row = summary(path)
-    run = open_run(path, str(path)) if (path / RESULTS).is_file() else None
+    run = open_run(path, str(path), with_samples=False) if (path / RESULTS).is_file() else None
     if as_json:
         return print_json(
             {**row, "spec": folder.manifest().get("spec"), "results": None, **(_facts(run) if run else {})}

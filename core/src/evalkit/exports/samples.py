@@ -38,7 +38,7 @@ class Source:
     @classmethod
     def open(cls, path: Path, task: str | None = None) -> Source:
         """The run in the folder `path`. Raises RunError where it is not finished, ConfigError for another task."""
-        run = open_run(path, str(path))
+        run = open_run(path, str(path), with_samples=False)
         known = tuple(run.results.get("n-samples", run.results["results"]))
         if task is not None and task not in known:
             raise ConfigError(f"{path} has no task {task!r}.{did_you_mean(task, known)} See: evalkit show {path}")

@@ -45,14 +45,15 @@ def open_runs(paths: Sequence[Path]) -> list[Run]:
     return [open_run(path, label) for path, label in zip(paths, labels, strict=True)]
 
 
-def open_run(path: Path, label: str) -> Run:
-    """A finished run. Raises RunError."""
+def open_run(path: Path, label: str, *, with_samples: bool = True) -> Run:
+    """A finished run. Raises RunError; `with_samples` also where a sample file is missing or cut."""
     folder = RunFolder.open(path)
     manifest = folder.manifest()
     results = folder.results()
     if not isinstance(manifest.get("spec"), dict):
         raise RunError(f"run {path} lacks its spec, perhaps written by another program. Start the run again")
-    check_samples(path, results, results.get("versions", ()))
+    if with_samples:
+        check_samples(path, results, results.get("versions", ()))
     return Run(label, path, manifest, results)
 
 

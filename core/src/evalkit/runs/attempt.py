@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 import uuid
 from pathlib import Path
@@ -23,10 +22,11 @@ from evalkit.runs.infer import OnProgress, check_lengths, infer
 from evalkit.runs.journal import Journal, Spent
 from evalkit.runs.plan import Asked, make_plan
 from evalkit.runs.progress import progress_reporter
-from evalkit.runs.resolve import build_engine, portable, resolve_model
+from evalkit.runs.resolve import choose_engine, portable, resolve_model
 from evalkit.runs.score import Tally, samples
 from evalkit.runs.spec import RunSpec
 from evalkit.runs.summary import summarize, warnings
+from evalkit.tasks.context import chat_template
 from evalkit.tasks.files import is_task_file
 
 Questions = dict[str, list[tuple[Asked, ...]]]
@@ -40,11 +40,12 @@ class Attempt:
         self.started = time.perf_counter()
         self.on_progress = on_progress
         self.written = 0
-        self.engine, engine_spec = build_engine(spec.engine, spec.engine_args)
+        self.engine, engine_spec = choose_engine(spec)
         asked = options.build(Model, {"path": spec.model, **spec.model_args}, "the model")
         self.plan = make_plan(spec)
         self.model = resolve_model(asked, engine_spec)
-        self.spec = portable(spec)
+        self.is_remote = engine_spec.remote
+        self.spec = portable(spec, is_remote=self.is_remote)
         self.answers = AnswerCache(self.engine, spec.engine, self.model) if spec.cache else None
 
     def execute(self, folder: RunFolder | None) -> RunResult:
@@ -73,8 +74,7 @@ class Attempt:
         check_lengths(session, by_task, truncate=self.spec.truncate)
 
     def _requests(self, session: BaseInferenceSession) -> Questions:
-        chat = functools.partial(session.apply_chat_template, **self.spec.chat_template_args)
-        template = chat if self.spec.apply_chat_template else None
+        template = chat_template(session, self.spec.chat_template_args) if self.spec.apply_chat_template else None
         return {name: task.ask(self.spec.seed, template) for name, task in self.plan.tasks.items()}
 
     def _start(self, session: BaseInferenceSession, requests: Questions, load: float) -> RunResult:
@@ -88,7 +88,7 @@ class Attempt:
             "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "status": "running",
             "spec": redact(self.spec.model_dump(exclude={"output"})),
-            "model": {"path": redact(self.model.path), "fingerprint": fingerprint(self.model.path)},
+            "model": {"path": redact(self.model.path), "fingerprint": self._fingerprint()},
             "requests": len(_unique(requests)),
             "prompts": prompts_hash(_unique(requests)),
         }
@@ -105,9 +105,13 @@ class Attempt:
         finally:
             folder.release()
 
+    def _fingerprint(self) -> str | None:
+        # A server's model may have the name of a folder that happens to lie here.
+        return None if self.is_remote else fingerprint(self.model.path)
+
     def _check_model(self, folder: RunFolder) -> None:
         recorded = folder.manifest().get("model") or {}
-        if "fingerprint" in recorded and recorded["fingerprint"] != fingerprint(self.model.path):
+        if "fingerprint" in recorded and recorded["fingerprint"] != self._fingerprint():
             raise RunError(f"the model at {self.model.path} changed since {folder.path} was started. Start a new run")
 
     def _answer(

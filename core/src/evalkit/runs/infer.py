@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from evalkit.encoding import kind_of
 from evalkit.engine import BaseInferenceSession, batched
 from evalkit.errors import RequestError
 from evalkit.requests import Output, Request
-from evalkit.runs.journal import Journal, Spent, kind_of
+from evalkit.runs.journal import Journal, Spent
 
 if TYPE_CHECKING:
     from evalkit.answers.cache import AnswerCache

@@ -7,7 +7,6 @@ checksum, and its key is a hash of the request, so that a changed request is ask
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import json
 import sqlite3
@@ -18,18 +17,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from evalkit.encoding import KINDS, decode_output, encode_output, kind_of
 from evalkit.energy import Energy
 from evalkit.errors import DiskFullError, RunError, one_line
-from evalkit.requests import (
-    GenerationOutput,
-    GenerationRequest,
-    LoglikelihoodOutput,
-    LoglikelihoodRequest,
-    Output,
-    Request,
-    RollingLoglikelihoodOutput,
-    TokenCounts,
-)
+from evalkit.requests import LoglikelihoodRequest, Output, Request, TokenCounts
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS outputs (key TEXT PRIMARY KEY, kind TEXT, output TEXT, failed INTEGER, checksum INTEGER);
@@ -43,11 +34,6 @@ PROBES = (
     "SELECT number, requested, unique_tokens, computed, load, inference FROM attempts LIMIT 0",
 )
 """A damaged schema is found by them, before any answer is asked for."""
-KINDS: dict[str, type[Output]] = {
-    "generation": GenerationOutput,
-    "loglikelihood": LoglikelihoodOutput,
-    "rolling": RollingLoglikelihoodOutput,
-}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -58,13 +44,6 @@ class Spent:
     load: float = 0.0
     inference: float = 0.0
     energy: Energy | None = None
-
-
-def kind_of(request: Request) -> str:
-    """The request's kind, a key of KINDS."""
-    if isinstance(request, GenerationRequest):
-        return "generation"
-    return "loglikelihood" if isinstance(request, LoglikelihoodRequest) else "rolling"
 
 
 def request_key(request: Request) -> str:
@@ -127,7 +106,7 @@ class Journal:
         with self._guard():
             rows = self._db.execute("SELECT rowid, key, kind, output, failed, checksum FROM outputs").fetchall()
         for rowid, key, kind, text, failed, checksum in rows:
-            if _checksum(key, kind, text, failed) != checksum or kind not in KINDS:
+            if checksum not in _checksums(key, kind, text, failed) or kind not in KINDS:
                 bad.append(rowid)
             elif not failed:
                 found[key] = decode_output(kind, text)
@@ -255,33 +234,15 @@ def _as_run_error(error: sqlite3.Error, path: Path) -> RunError:
     return RunError(f"journal {path} cannot be used ({one_line(error)}). Check the disk and its permissions")
 
 
-def _checksum(key: str, kind: str, text: str, failed: int) -> int:
-    return zlib.crc32(f"{key}\n{kind}\n{failed}\n{text}".encode())
+def _checksums(key: str, kind: str, text: str, failed: int) -> tuple[int, int]:
+    """The checksum of a record, and the one that older versions gave it."""
+    return zlib.crc32(f"{key}\n{kind}\n{failed}\n{text}".encode()), zlib.crc32(f"{key}\n{text}".encode())
 
 
 def _row(key: str, output: Output) -> tuple[str, str, str, int, int]:
     kind, text = encode_output(output)
     failed = int(output.error is not None)
-    return key, kind, text, failed, _checksum(key, kind, text, failed)
-
-
-def encode_output(output: Output) -> tuple[str, str]:
-    """An output's kind and its fields as JSON."""
-    kind = next(name for name, cls in KINDS.items() if isinstance(output, cls))
-    return kind, json.dumps(dataclasses.asdict(output))
-
-
-def decode_output(kind: str, text: str) -> Output:
-    """The output that `encode_output` was given."""
-    output: Output = _adapter(kind).validate_python(json.loads(text))
-    return output
-
-
-@functools.cache
-def _adapter(kind: str) -> Any:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(KINDS[kind])
+    return key, kind, text, failed, _checksums(key, kind, text, failed)[0]
 
 
 def count_answers(path: Path) -> int:

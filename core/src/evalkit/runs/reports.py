@@ -12,12 +12,13 @@ from evalkit.runs.context import RunContext
 from evalkit.runs.folder import RESULTS
 from evalkit.runs.samples import PREFIX, describe_files, sample_path
 
+ENCODER = json.JSONEncoder(ensure_ascii=False, default=str)
+
 
 @hookimpl
 def sample_scored(run: RunContext, sample: Sample) -> None:
     """Add the sample to its task's file."""
-    row = json.dumps(sample.to_dict(), ensure_ascii=False, default=str)
-    run.folder.append_line(sample_path(run.folder.path, sample.task).name, row)
+    run.folder.append_line(sample_path(run.folder.path, sample.task).name, ENCODER.encode(sample.to_dict()))
 
 
 @hookimpl

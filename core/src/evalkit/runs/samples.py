@@ -58,12 +58,18 @@ def sample_rows(path: Path) -> Iterator[Row]:
     return _parsed(path, lambda line, _: _whole(line, (*NEEDED, "arguments", "resps")))
 
 
-def light_rows(path: Path) -> Iterator[Row]:
+def light_rows(path: Path, *, choices: bool = True) -> Iterator[Row]:
     """The rows without document, prompts and answers, which are most of them, and with their OFFSET. Raises RunError.
 
-    The log-probabilities of choices are there, as `filtered_resps`.
+    The log-probabilities of `choices` are there, as `filtered_resps`.
     """
-    return _parsed(path, lambda line, offset: {**(_without_texts(line) or _whole(line, NEEDED)), OFFSET: offset})
+
+    def light(line: bytes, offset: int) -> Row:
+        row = _without_texts(line, choices) or _whole(line, NEEDED)
+        row[OFFSET] = offset
+        return row
+
+    return _parsed(path, light)
 
 
 def raw_rows(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -110,7 +116,7 @@ def _hash(path: Path) -> str:
 def read_samples(path: Path) -> TaskSamples:
     """The values in a sample file. Raises RunError where it is missing or damaged."""
     found = TaskSamples()
-    for row in light_rows(path):
+    for row in light_rows(path, choices=False):
         doc_id = row["doc_id"]
         found.documents.setdefault(doc_id, Document(row.get("doc_hash"), row.get("prompt_hash")))
         if "cluster" in row:
@@ -144,19 +150,20 @@ def _whole(line: bytes, needed: tuple[str, ...]) -> Row:
     return {**row, "doc_id": int(row["doc_id"])}
 
 
-def _without_texts(line: bytes) -> Row | None:
+def _without_texts(line: bytes, choices: bool = True) -> Row | None:
     """The fields of a row behind its texts; None for rows of another form."""
     head, tail = HEAD.match(line), line.rfind(TAIL)
     if head is None or tail < 0:
         return None
     try:
         # As text: of bytes the parser would first guess the encoding.
-        row = json.loads("{" + line[_begin(line, tail) :].decode())
+        row: Row = json.loads("{" + line[_begin(line, tail) if choices else tail :].decode())
     except ValueError:
         return None
     if not isinstance(row.get("metrics"), list) or "doc_hash" not in row:
         return None
-    return {**row, "doc_id": int(head[1])}
+    row["doc_id"] = int(head[1])
+    return row
 
 
 def _begin(line: bytes, tail: int) -> int:

@@ -34,6 +34,8 @@ class RunSpec(BaseModel):
     allow_code_execution: bool = False
     truncate: bool = False
     cache: bool = False
+    isolate: bool = False
+    restarts: Annotated[int, Field(ge=0)] = 0
     seed: int = DEFAULT_SEED
     data_dir: str | None = None
     output: str | None = None

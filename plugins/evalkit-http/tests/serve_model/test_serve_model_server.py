@@ -85,7 +85,7 @@ def test_a_taken_port_is_one_line() -> None:
     """Which port, and what to do."""
     server = build_openai_compatible_server(Fake(), "any")
     port = int(server.url.rpartition(":")[2])
-    with pytest.raises(ConfigError, match=f"port {port} cannot be used"):
+    with pytest.raises(ConfigError, match=f"{port} cannot be bound"):
         build_openai_compatible_server(Fake(), "any", port=port)
     server.stop()
 

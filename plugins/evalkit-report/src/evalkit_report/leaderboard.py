@@ -77,7 +77,7 @@ def _first_metrics(run: Run) -> dict[Key, Score]:
 
 def _opened(name: str, path: Path) -> Run | None:
     try:
-        return open_run(path, name)
+        return open_run(path, name, with_samples=False)
     except RunError:
         return None
 

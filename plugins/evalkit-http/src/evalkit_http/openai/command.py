@@ -35,22 +35,20 @@ def serve_model(
     served_model_name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Its name in answers [default: the model's own]")
     ] = None,
-    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Address; others than loopback need a token.")] = (
-        "127.0.0.1"
-    ),
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Interface to listen on.")] = ("127.0.0.1"),
     port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
     max_running: Annotated[int, typer.Option(metavar="N", min=1, help="Answers that are generated side by side.")] = 64,
     max_waiting: Annotated[
         int, typer.Option(metavar="N", min=1, help="Requests in line; more are told to come again.")
     ] = 1024,
     token_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Tokens, one a line; EVALKIT_TOKENS adds others.")
+        Path | None, typer.Option(metavar="FILE", help="A line for each token: TOKEN, or SCOPES:TOKEN.")
     ] = None,
     allow_unauthenticated: Annotated[
-        bool, typer.Option("--allow-unauthenticated", help="Serve others without a token.")
+        bool, typer.Option("--allow-unauthenticated", help="Let others reach this server without a token.")
     ] = False,
     allow_host: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="A name that the server answers to. Repeatable.")
+        list[str] | None, typer.Option(metavar="NAME", help="A name of this server in URLs. Repeatable [default: any]")
     ] = None,
     as_json: bool = JSON,
 ) -> None:

@@ -12,7 +12,6 @@ from typing import Any, Self
 import uvicorn
 
 from evalkit.engine import BaseEngine
-from evalkit.errors import ConfigError
 from evalkit.model import Model
 from evalkit.options import build
 from evalkit.runner import BoundModel
@@ -23,10 +22,10 @@ from evalkit_http.openai.metrics import Metrics
 from evalkit_http.openai.scheduler import Scheduler
 from evalkit_http.openai.served import Served
 from evalkit_http.security import SecuritySettings, check_bind
+from evalkit_http.sockets import address, bind
 
 GRACE_SECONDS = 30
 """For answers that are under way when the server is stopped."""
-BACKLOG = 2048
 
 
 class ModelServer:
@@ -39,15 +38,15 @@ class ModelServer:
         )
         self._server = uvicorn.Server(config)
         self._thread: threading.Thread | None = None
+        # Of all addresses, the one that this machine's own clients can use. Kept: a closed socket has none.
+        self._url = address(listener).replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
         self.on_ready: Callable[[], None] = lambda: None
         scheduler.on_ready, scheduler.on_end = self._ready, self._leave
 
     @property
     def url(self) -> str:
         """Where it listens, without a path: OpenAI clients want `url + "/v1"`."""
-        host, port = self._listener.getsockname()[:2]
-        named = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-        return f"http://[{named}]:{port}" if ":" in named else f"http://{named}:{port}"
+        return self._url
 
     def start(self) -> Self:
         """Serve from a thread of its own. Raises what the model's loading raises."""
@@ -126,20 +125,9 @@ def build_openai_compatible_server(
         max_waiting=max_waiting,
     )
     served = Served(served_model_name or _name(chosen.path), scheduler)
-    return ModelServer(make_app(served, security), scheduler, _listen(host, port))
+    return ModelServer(make_app(served, security), scheduler, bind(host, port))
 
 
 def _name(path: str) -> str:
     # Where a checkpoint lies on this machine is nobody's business.
     return Path(path).name if Path(path).exists() else path
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host.strip("[]"), port), family=family, backlog=BACKLOG)
-    except (OSError, OverflowError) as error:
-        cause = getattr(error, "strerror", None) or error
-        raise ConfigError(
-            f"{host} port {port} cannot be used ({cause}). Choose another with --host or --port"
-        ) from error
