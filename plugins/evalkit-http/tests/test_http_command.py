@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from evalkit_http.sockets import bind
@@ -61,3 +63,16 @@ def test_looking_at_commands_loads_no_web_library(tmp_path: Path) -> None:
     )
     done = run("-c", program, folder=tmp_path)
     assert not set(ast.literal_eval(done.stdout)) & HEAVY
+
+
+def test_ctrl_c_ends_the_server_in_order(tmp_path: Path) -> None:
+    """One line on stderr, and success: nothing was lost."""
+    command = [sys.executable, "-m", "evalkit", "serve", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().partition(" at ")[2].partition(" ")[0]
+        assert httpx.get(f"{url}/ready", timeout=30).status_code == 200
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=30)
+    assert (process.returncode, stderr) == (0, "ended; the next server on this folder continues its jobs\n")
+    assert (tmp_path / "runs" / "service" / "jobs.sqlite").is_file()

@@ -80,6 +80,17 @@ def test_what_was_accepted_is_there_in_another_process(store: JobStore, tmp_path
     assert found == job
 
 
+def test_syncing_changes_nothing(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs are there before, while and after they are brought to the disk, with and without a checkpoint."""
+    for largest in (2**30, 0):
+        monkeypatch.setattr("evalkit_http.service.jobs.LARGEST_LOG", largest)
+        id = store.accept(new())[0].id
+        store.sync()
+        assert store.find(id) is not None
+        assert store.start(id, ())
+    assert store.counts()["running"] == 2
+
+
 def test_threads_share_it(store: JobStore) -> None:
     """Submissions of many threads are all kept, each once."""
     threads = [threading.Thread(target=lambda: [store.accept(new()) for _ in range(20)]) for _ in range(8)]

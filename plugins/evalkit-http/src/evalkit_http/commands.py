@@ -108,7 +108,10 @@ def serve(
         allow_code_execution=allow_code_execution,
         security=security,
     )
-    launch_server(args, announce=_announce)
+    try:
+        launch_server(args, announce=_announce)
+    except KeyboardInterrupt:
+        typer.echo("ended; the next server on this folder continues its jobs", err=True)
 
 
 def _announce(url: str) -> None:

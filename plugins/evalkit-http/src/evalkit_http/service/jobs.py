@@ -6,12 +6,13 @@ The database itself refuses to move a job out of a final state, and writes down 
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from evalkit_http.service.protocol import JobStatus
 
 QUEUED, RUNNING = JobStatus.QUEUED, JobStatus.RUNNING
 FINAL = tuple(status for status in JobStatus if status.is_final)
+LARGEST_LOG = 16 * 2**20
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -120,6 +122,7 @@ class JobStore:
 
     def __init__(self, path: Path) -> None:
         self._lock, self._read_lock, self._sync_lock = threading.Lock(), threading.Lock(), threading.Lock()
+        self._log = path.with_name(f"{path.name}-wal")
         self._db = _connect(path)
         self._db.execute("PRAGMA journal_mode = WAL")
         # A killed process loses nothing so. Waiting for the disk would cost each submission up to 40 ms; `sync` does.
@@ -138,8 +141,16 @@ class JobStore:
 
     def sync(self) -> None:
         """Bring everything to the disk, so that it is there after the power failed, too; others go on meanwhile."""
-        with self._sync_lock:
-            self._syncer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        with self._sync_lock, suppress(FileNotFoundError):
+            log = os.open(self._log, os.O_RDONLY)
+            try:
+                os.fsync(log)
+                size = os.fstat(log).st_size
+            finally:
+                os.close(log)
+            # The first writer behind a checkpoint waits for the disk: so not each time.
+            if size > LARGEST_LOG:
+                self._syncer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def accept(self, new: Accepted, *, most: int = 2**62) -> tuple[Job, bool]:
         """Store a job; and whether it is new: a key that came before leads to its job.
