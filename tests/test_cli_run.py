@@ -26,7 +26,8 @@ def parsed(done: Done) -> Any:
 def test_json_is_one_object_of_the_documented_shape(evalkit: Evalkit) -> None:
     """`--json` prints results with their errors, tokens, seconds and the run's folder, and nothing else."""
     found = parsed(evalkit(*STARTER, "--json"))
-    assert set(found) == {"run_dir", "results", "tokens", "seconds", "errors", "unusable_documents", "from_cache"}
+    counted = {"tokens", "seconds", "speed", "errors", "unusable_documents", "from_cache"}
+    assert set(found) - {"joules", "joules_from"} == {"run_dir", "results"} | counted
     assert set(found["results"]["starter_questions"]) == {
         "acc,none",
         "acc_stderr,none",
@@ -36,6 +37,9 @@ def test_json_is_one_object_of_the_documented_shape(evalkit: Evalkit) -> None:
     assert set(found["tokens"]) == {"requested", "unique", "computed"}
     assert found["tokens"]["computed"] >= found["tokens"]["unique"] > 0
     assert set(found["seconds"]) == {"load", "inference", "total"}
+    speed = found["speed"]
+    assert speed["tokens_in"] + speed["tokens_out"] == found["tokens"]["requested"]
+    assert speed["tokens_in"] > speed["tokens_out"] > 0
     assert found["errors"] == 0
 
 

@@ -193,6 +193,35 @@ def test_an_upgrade_counts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert _identity(Model(str(folder))) == before
 
 
+@pytest.mark.parametrize("name", ["NVIDIA_TF32_OVERRIDE", "ONEDNN_DEFAULT_FPMATH_MODE", "GGML_CUDA_FORCE_MMQ", "BEAM"])
+def test_variables_that_change_numbers_count(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Precision, kernels, devices; a variable that has nothing to do with numbers does not."""
+    before = _identity(Model(str(folder)))
+    monkeypatch.setenv("EDITOR_OF_CHOICE", "ed")
+    assert _identity(Model(str(folder))) == before
+    monkeypatch.setenv(name, "1")
+    assert _identity(Model(str(folder))) != before
+
+
+def test_a_library_built_anew_counts(toy: Toy) -> None:
+    """Though its version is the same: the installer's list of files has their hashes."""
+    info = toy.site.path / "dist_toy-1.5.dist-info"
+    (info / "RECORD").write_text("toy.py,sha256=one,1\n")
+    before = module.builds_of("breakable", toy.module.Breakable)
+    (info / "RECORD").write_text("toy.py,sha256=two,1\n")
+    after = module.builds_of("breakable", toy.module.Breakable)
+    assert set(before) == set(after)
+    assert {name for name in before if before[name] != after[name]} == {"dist-toy"}
+
+
+def test_another_processor_counts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache folder that moves to another machine answers nothing there."""
+    before = _identity(Model(str(folder)))
+    monkeypatch.setattr(module, "_cpu_lines", lambda: ["model name : another", "cpu MHz : 1"])
+    assert module.hardware()[0] == "model name : another"
+    assert _identity(Model(str(folder))) != before
+
+
 def test_packages_are_those_of_the_engine(toy: Toy) -> None:
     """A registered engine's distribution and its requirements; all installed ones where there is none."""
     found = packages_of("breakable", toy.module.Breakable)

@@ -45,6 +45,7 @@ def test_secrets_are_redacted(name: str) -> None:
         ("keyboard", "us"),
         ("token", None),
         ("api_key", ""),
+        ("api_key_env", "MY_KEY"),
         ("eos_token", 5),
     ],
 )

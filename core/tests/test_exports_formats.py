@@ -149,7 +149,7 @@ def test_nothing_is_replaced_unasked(run: Path, tmp_path: Path) -> None:
         ("s.csv", {"to": "parket"}, r"Did you mean 'parquet'"),
         ("s.csv", {"task": "toy_texts"}, r"Did you mean 'toy_text'"),
         ("absent/s.csv", {}, r"cannot be written"),
-        ("s.json", {}, r"an eval log holds one task\. Choose with --task: toy_choice"),
+        ("s.json", {}, r"one task of 4\. Choose with --task: toy_choice, .*; or name a folder for all: --to inspect s"),
     ],
 )
 def test_bad_requests_leave_no_file(run: Path, tmp_path: Path, file: str, fields: dict[str, str], message: str) -> None:
@@ -162,7 +162,7 @@ def test_bad_requests_leave_no_file(run: Path, tmp_path: Path, file: str, fields
 def test_a_damaged_sample_file_is_named(run: Path, tmp_path: Path) -> None:
     """The file and the line are in the message, and no export is left."""
     path = run / "samples_toy_text.jsonl"
-    path.write_text(path.read_text(encoding="utf-8")[:-40], encoding="utf-8")
+    path.write_text(path.read_text(encoding="utf-8")[:-40] + " " * 100, encoding="utf-8")
     with pytest.raises(RunError, match=r"samples_toy_text\.jsonl, line 8 is damaged"):
         export(run, tmp_path / "s.jsonl")
     path.unlink()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from evalkit.errors import ConfigError, RunError
 from evalkit.exports import export
 
 if TYPE_CHECKING:
@@ -33,6 +34,30 @@ def test_inspect_reads_every_kind_of_task(toy: Toy, tmp_path: Path, task: str) -
     assert log.results.completed_samples == 4
     assert all(set(sample.scores) == {score.name for score in log.results.scores} for sample in log.samples)
     assert {name for score in log.results.scores for name in score.metrics} <= {"mean", "stderr"}
+
+
+def test_several_tasks_are_a_folder_of_logs(toy: Toy, tmp_path: Path) -> None:
+    """A log a task, which Inspect reads; a log that is there is kept, or replaced when asked."""
+    result = toy.run()
+    done = export(Path(result.run_dir), tmp_path / "logs", to="inspect")
+    tasks = {"toy_choice", "toy_target", "toy_text", "toy_pages"}
+    assert {path.stem for path in (tmp_path / "logs").iterdir()} == tasks
+    assert done.rows == 4 * len(tasks)
+    with pytest.raises(ConfigError, match=r"toy_choice\.json exists"):
+        export(Path(result.run_dir), tmp_path / "logs", to="inspect")
+    export(Path(result.run_dir), tmp_path / "logs", to="inspect", force=True)
+    logs = [_read(path) for path in (tmp_path / "logs").iterdir()]
+    assert {one.eval.task for one in logs} == tasks
+    assert len({one.eval.eval_id for one in logs}) == len(tasks)
+
+
+def test_a_folder_of_logs_appears_whole_or_not_at_all(toy: Toy, tmp_path: Path) -> None:
+    """A run whose last sample file is damaged leaves no log of the first."""
+    run = Path(toy.run("toy_choice", "toy_text").run_dir)
+    (run / "samples_toy_text.jsonl").write_text("{\n" * 10_000)
+    with pytest.raises(RunError, match=r"line 1 is damaged"):
+        export(run, tmp_path / "logs", to="inspect")
+    assert not (tmp_path / "logs").exists()
 
 
 def test_a_sample_has_question_choices_and_scores(toy: Toy, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from evalkit.energy import Energy
 from evalkit.requests import (
     GenerationOutput,
     GenerationRequest,
@@ -17,6 +18,8 @@ from evalkit.requests import (
     RollingLoglikelihoodOutput,
     RollingLoglikelihoodRequest,
     TokenCounts,
+    Usage,
+    generated_tokens,
 )
 from evalkit.results import RunResult, Sample, Seconds
 
@@ -93,11 +96,18 @@ def test_half_a_surrogate_pair_in_a_document_is_no_obstacle() -> None:
     assert sample.to_dict()["doc"] == doc
 
 
-@pytest.mark.parametrize("tokens", [TokenCounts(5, 4, 6), None])
-def test_a_result_survives_json(tokens: TokenCounts | None) -> None:
+@pytest.mark.parametrize(
+    ("tokens", "counted"),
+    [
+        (TokenCounts(5, 4, 6), {"tokens_out": 2, "energy": Energy(3.5, ("RAPL package-0",))}),
+        (TokenCounts(5, 4, 6), {"tokens_out": 0}),
+        (None, {}),
+    ],
+)
+def test_a_result_survives_json(tokens: TokenCounts | None, counted: dict[str, Any]) -> None:
     """What `--json` prints is a result again when it is read."""
     result = RunResult(
-        "runs/a", {"quiz": {"acc,none": 0.5, "acc_stderr,none": "N/A"}}, tokens, Seconds(1.0, 2.5, 4.0), 2
+        "runs/a", {"quiz": {"acc,none": 0.5, "acc_stderr,none": "N/A"}}, tokens, Seconds(1.0, 2.5, 4.0), 2, **counted
     )
     assert RunResult.from_dict(json.loads(json.dumps(result.to_dict()))) == result
 
@@ -105,3 +115,24 @@ def test_a_result_survives_json(tokens: TokenCounts | None) -> None:
 def test_unknown_token_counts_are_null() -> None:
     """A backend that does not count says null, not 0."""
     assert set(RunResult("", {}, None, Seconds(0, 0, 0)).to_dict()["tokens"].values()) == {None}
+
+
+def test_speed_follows_from_what_was_counted() -> None:
+    """Requested tokens are those in and those out, and rates are by the seconds of inference."""
+    result = RunResult("", {}, TokenCounts(500, 50, 60), Seconds(1, 4, 9), tokens_out=100, energy=Energy(25.0, ("x",)))
+    assert result.to_dict()["speed"] == {
+        "tokens_in": 400,
+        "tokens_out": 100,
+        "tokens_in_per_second": 100,
+        "tokens_out_per_second": 25,
+        "tokens_computed_per_second": 15,
+        "computed_per_unique": 1.2,
+        "joules_per_1000_tokens": 50,
+    }
+
+
+def test_generated_tokens_of_all_samples_count() -> None:
+    """Alternatives too; the engine's own count wins over the ids that it gives; scores generate nothing."""
+    more = GenerationOutput("b", (7, 8))
+    outputs = [GenerationOutput("a", (1,), usage=Usage(9, 3), alternatives=(more,)), LoglikelihoodOutput(token_count=5)]
+    assert generated_tokens(outputs) == 5

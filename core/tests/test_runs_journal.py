@@ -14,6 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evalkit.encoding import kind_of
+from evalkit.energy import Energy
 from evalkit.errors import DiskFullError, RunError
 from evalkit.requests import (
     GenerationOutput,
@@ -29,7 +31,7 @@ from evalkit.requests import (
     TokenLogprob,
     Usage,
 )
-from evalkit.runs.journal import Journal, count_answers, kind_of, request_key
+from evalkit.runs.journal import Journal, Spent, count_answers, request_key
 
 NUMBERS = st.floats(allow_nan=False)
 TEXTS = st.text(max_size=20)
@@ -221,22 +223,44 @@ def test_known_keys() -> None:
 
 # ── costs ───────────────────────────────────────────────────────────────────────────────────────────────────
 def test_costs_add_up_over_attempts(path: Path) -> None:
-    """Each attempt's tokens and seconds count, of one that was killed at least its tokens."""
+    """Each attempt's tokens and seconds count, of one that was killed those up to its last answer."""
     with Journal(path) as journal:
-        journal.put("a", GenerationOutput(), TokenCounts(1, 1, 1))
-        journal.put("b", GenerationOutput(), TokenCounts(10, 8, 12))
+        journal.put("a", GenerationOutput(), Spent(TokenCounts(1, 1, 1), 0.25, 1.0))
+        journal.put("b", GenerationOutput(), Spent(TokenCounts(10, 8, 12), 0.25, 2.0))
     with Journal(path) as journal:
-        journal.put("c", GenerationOutput(), TokenCounts(100, 80, 120))
-        journal.finish_attempt(TokenCounts(100, 80, 130), 1.5, 20.0)
-        assert journal.costs() == (TokenCounts(110, 88, 142), 1.5, 20.0)
+        journal.put("c", GenerationOutput(), Spent(TokenCounts(100, 80, 120), 1.5, 15.0))
+        journal.finish_attempt(Spent(TokenCounts(100, 80, 130), 1.5, 20.0))
+        assert journal.costs() == Spent(TokenCounts(110, 88, 142), 1.75, 22.0)
+
+
+def test_energy_adds_up_where_every_attempt_was_measured(path: Path) -> None:
+    """Joules of all attempts, and what they are from; a sum that lacks one attempt is none at all."""
+    for joules, name, total in ((5.0, "a", 5.0), (2.5, "b", 7.5)):
+        with Journal(path) as journal:
+            journal.put(name, GenerationOutput(), Spent(energy=Energy(joules, ("x", name))))
+            assert journal.costs().energy == Energy(total, ("x", "a") if name == "a" else ("x", "a", "b"))
+    with Journal(path) as journal:
+        journal.put("c", GenerationOutput(), Spent(energy=Energy(1.0, ("x",))))
+        journal.finish_attempt(Spent(inference=1.0, energy=None))
+        assert journal.costs().energy is None
+
+
+def test_a_journal_without_energy_is_one_of_an_older_version(path: Path) -> None:
+    """What it has is counted, and no energy is made up."""
+    with Journal(path) as journal:
+        journal.finish_attempt(Spent(TokenCounts(1, 1, 1), 1.0, 2.0))
+        journal._db.execute("DROP TABLE energy")
+    with Journal(path) as journal:
+        journal.put("b", GenerationOutput(), Spent(TokenCounts(2, 2, 2), 1.0, 2.0, Energy(3.0, ("x",))))
+        assert journal.costs() == Spent(TokenCounts(3, 3, 3), 2.0, 4.0)
 
 
 def test_costs_of_a_backend_that_does_not_count_are_unknown(journal: Journal) -> None:
     """No counts are None; the seconds are there all the same."""
-    assert journal.costs() == (None, 0.0, 0.0)
+    assert journal.costs() == Spent()
     journal.put("a", GenerationOutput())
-    journal.finish_attempt(None, 1.0, 2.0)
-    assert journal.costs() == (None, 1.0, 2.0)
+    journal.finish_attempt(Spent(None, 1.0, 2.0))
+    assert journal.costs() == Spent(None, 1.0, 2.0)
 
 
 # ── damage ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -347,7 +371,7 @@ def test_a_full_disk_is_one_error_and_loses_nothing(path: Path) -> None:
 
         def fill() -> None:
             for number in range(1000):
-                journal.put(f"key {number}", GenerationOutput("x" * 500), TokenCounts(number + 1))
+                journal.put(f"key {number}", GenerationOutput("x" * 500), Spent(TokenCounts(number + 1)))
 
         with pytest.raises(DiskFullError, match=r"no disk space left .* evalkit resume") as caught:
             fill()
@@ -356,7 +380,7 @@ def test_a_full_disk_is_one_error_and_loses_nothing(path: Path) -> None:
     assert 0 < kept < 1000
     with Journal(path) as again:
         assert set(again.outputs()) == {f"key {number}" for number in range(kept)}
-        assert again.costs()[0] == TokenCounts(kept)
+        assert again.costs().tokens == TokenCounts(kept)
         again.put("one more", GenerationOutput())
 
 
@@ -382,3 +406,42 @@ def test_closing_twice_is_allowed(path: Path) -> None:
     journal = Journal(path)
     journal.close()
     journal.close()
+
+
+@settings(max_examples=60)
+@given(data=st.data())
+def test_any_damage_costs_no_run(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    """Cut at any byte or with any bit flipped: what is read is right, and the journal can be written to again."""
+    path = tmp_path_factory.mktemp("damaged") / "journal.sqlite"
+    texts = {f"key {number}": f"answer {number} " * 9 for number in range(40)}
+    with Journal(path) as journal:
+        for key, text in texts.items():
+            journal.put(key, GenerationOutput(text))
+    content = bytearray(path.read_bytes())
+    if data.draw(st.booleans(), label="cut"):
+        del content[data.draw(st.integers(0, len(content)), label="bytes left") :]
+    else:
+        at = data.draw(st.integers(0, 4095) | st.integers(0, len(content) - 1), label="byte")
+        content[at] ^= 1 << data.draw(st.integers(0, 7), label="bit")
+    path.write_bytes(content)
+    assert count_answers(path) <= len(texts)
+    with Journal(path) as journal:
+        for key, output in journal.outputs().items():
+            assert isinstance(output, GenerationOutput)
+            assert output.text == texts[key]
+        journal.put("new", GenerationOutput("text"))
+        assert "new" in journal.outputs()
+
+
+@pytest.mark.parametrize("name", [b"checksum INTEGER", b"outputs (key", b"load REAL"])
+def test_a_damaged_schema_is_salvaged(path: Path, name: bytes) -> None:
+    """A flipped bit in a column's name: the answers are read all the same; in their table's, they are asked again."""
+    with Journal(path) as journal:
+        journal.put("key", GenerationOutput("text"))
+    content = bytearray(path.read_bytes())
+    content[content.index(name)] ^= 1
+    path.write_bytes(content)
+    with Journal(path) as journal:
+        assert journal.damaged == 1
+        assert set(journal.outputs()) == (set() if name.startswith(b"outputs") else {"key"})
+    assert path.with_name("journal.sqlite.damaged").read_bytes() == content

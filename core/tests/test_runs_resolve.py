@@ -9,7 +9,8 @@ import pytest
 
 from evalkit.errors import ModelNotFoundError
 from evalkit.model import Model
-from evalkit.runs.resolve import resolve_model
+from evalkit.runs.resolve import portable, resolve_model
+from evalkit.runs.spec import make_spec
 from evalkit.specs import EngineSpec
 
 if TYPE_CHECKING:
@@ -38,3 +39,13 @@ def test_a_path_that_exists_wins_over_a_name(toy: Toy, monkeypatch: pytest.Monke
     monkeypatch.chdir(toy.path)
     Path("toy-model").mkdir()
     assert resolve_model(Model("toy-model"), EngineSpec("e", "", "")).path == str(toy.path / "toy-model")
+
+
+@pytest.mark.parametrize("name", ["toy-model", "here", "/models/llama", "a/b/c", "x.gguf", "toy-modle"])
+def test_a_remote_engines_model_is_a_name(toy: Toy, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Nothing here is looked up: no file, no registered model, no likely typing error."""
+    monkeypatch.chdir(toy.path)
+    Path("here").mkdir()
+    assert resolve_model(Model(name), EngineSpec("e", "", "", remote=True)) == Model(name)
+    spec = make_spec({"tasks": ["toy"], "engine": "e", "model": name})
+    assert portable(spec, is_remote=True).model == name

@@ -18,7 +18,7 @@ from evalkit.runs.samples import (
     Document,
     _without_texts,
     light_rows,
-    line_texts,
+    raw_rows,
     read_samples,
     row_at,
     sample_rows,
@@ -69,7 +69,7 @@ def test_values_of_every_filter_and_other_writers_rows(tmp_path: Path) -> None:
 
 def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
     """One line says which file, and what to do."""
-    with pytest.raises(RunError, match=r"samples_toy\.jsonl is missing\. Copy the whole run"):
+    with pytest.raises(RunError, match=r"samples_toy\.jsonl is missing\. Make it again with: evalkit resume"):
         read_samples(tmp_path / "samples_toy.jsonl")
     for text in (b'{"doc_id": 1, "doc": ', b"[]\n", b'{"doc_id": 1}\n', b"\xff\n"):
         (tmp_path / "cut.jsonl").write_bytes(text)
@@ -90,7 +90,7 @@ def test_a_light_row_leads_to_the_whole_one(texts: list[str], scored: list[tuple
         path.write_bytes(b"".join([*lines, json.dumps(choices.to_dict()).encode() + b"\n"]))
         whole, light = list(sample_rows(path)), list(light_rows(path))
         assert [row_at(path, row[OFFSET]) for row in light] == whole
-        assert [(offset, json.loads(text)) for offset, text in line_texts(path)] == [
+        assert [(offset, json.loads(text)) for offset, text in raw_rows(path)] == [
             (row[OFFSET], found) for row, found in zip(light, whole, strict=True)
         ]
     assert light[-1]["filtered_resps"] == whole[-1]["filtered_resps"] == [list(answer) for answer in scored]
@@ -100,6 +100,6 @@ def test_a_row_without_what_was_asked_is_no_sample(tmp_path: Path) -> None:
     """The line at fault is named, with the command that makes the run again."""
     path = tmp_path / "samples_toy.jsonl"
     path.write_bytes(line("a") + b'{"doc_id": 4, "filter": "none", "metrics": []}\n')
-    with pytest.raises(RunError, match=r"samples_toy\.jsonl, line 2 is damaged .*evalkit rerun"):
+    with pytest.raises(RunError, match=r"samples_toy\.jsonl, line 2 is damaged .*evalkit resume"):
         list(sample_rows(path))
     assert [row["doc_id"] for row in light_rows(path)] == [3, 4]

@@ -27,6 +27,14 @@ def test_batch_size_is_a_number_or_auto(batch_size: Any, rows: int | None) -> No
     assert make_spec({**NEEDED, "batch_size": batch_size}).rows == rows
 
 
+@pytest.mark.parametrize(
+    ("limit", "asked"), [(None, 10), (3, 3), (3.0, 3), (0.25, 3), (0.3, 3), (0.01, 1), (0.99, 10), (20, 20)]
+)
+def test_a_limit_is_a_number_or_a_share(limit: Any, asked: int) -> None:
+    """Below 1 it is a share of a task's documents, rounded up as lm-evaluation-harness does."""
+    assert make_spec({**NEEDED, "limit": limit}).limited(10) == asked
+
+
 @pytest.mark.parametrize("missing", [["engine"], ["tasks", "model"]])
 def test_missing_fields_are_named(missing: list[str]) -> None:
     """All of them at once, and no others."""
@@ -47,6 +55,8 @@ def test_no_task_is_a_missing_one() -> None:
     [
         ("limit", 0),
         ("limit", "ten"),
+        ("limit", 1.5),
+        ("limit", float("nan")),
         ("num_fewshot", -1),
         ("batch_size", 0),
         ("batch_size", "large"),

@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
-from evalkit.tasks.context import Context, Shot, joined
+from evalkit.engine import BaseInferenceSession
+from evalkit.model import Model
+from evalkit.tasks.context import Context, SessionTemplate, Shot, chat_template, joined
+from evalkit.testing.fake import Fake
 
 SHOTS = (Shot("Q1", " ", "A1"), Shot("Q2", " ", ""))
 
@@ -61,3 +64,18 @@ def test_white_space_of_a_begun_answer_survives_the_template() -> None:
     """Many templates strip what is said."""
     context = Context(chat_template=_stripping, answer_prefix="```python\n")
     assert context.render("Q") == "<user>Q</>\n<assistant>```python\n"
+
+
+def test_a_session_may_take_messages() -> None:
+    """Where the server applies the template, a question is asked in messages; what begins an answer is still text."""
+    session: BaseInferenceSession = Fake().build(Model("any"))
+    template = SessionTemplate(session, {"enable_thinking": False}, sends_messages=True)
+    context = Context("Answer.", SHOTS[:1], chat_template=template, multiturn=True)
+    asked = context.asked("Q")
+    assert [message["role"] for message in asked["messages"]] == ["system", "user", "assistant", "user"]
+    assert asked["chat_template_kwargs"] == {"enable_thinking": False}
+    assert "prompt" not in asked
+    begun = Context(chat_template=template, answer_prefix="So:")
+    assert begun.asked("Q") == {"prompt": begun.render("Q")}
+    assert not chat_template(session, {}).sends_messages
+    assert Context(chat_template=chat_template(session, {})).asked("Q") == {"prompt": "<user>Q\n<assistant>"}

@@ -72,6 +72,11 @@ class BaseInferenceSession(ABC):
 
     __slots__ = ()
 
+    @property
+    def takes_messages(self) -> bool:
+        """Whether conversations are sent as messages, because the chat template is applied elsewhere."""
+        return False
+
     @abstractmethod
     def generate(self, requests: list[GenerationRequest], *, batch_size: int | None = None) -> list[GenerationOutput]:
         """Answer every request, in order."""
@@ -195,9 +200,10 @@ def redact(value: Any, name: str = "") -> Any:
 
 
 def _names_secret(name: str) -> bool:
-    # "max_tokens" and "tokenizer" name no secret: only a whole word does, as in "api_key" and "apiKey".
-    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)
-    return any(word.lower() in SECRET_WORDS for word in words)
+    # "max_tokens" and "tokenizer" name no secret: only a whole word does, as in "api_key" and "apiKey". "api_key_env"
+    # says where one is.
+    words = [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)]
+    return words[-1:] != ["env"] and any(word in SECRET_WORDS for word in words)
 
 
 def _is_secret(text: str) -> bool:

@@ -16,6 +16,7 @@
     │   ├── RunNotFoundError
     │   ├── RunLockedError       another process is writing to it
     │   └── DiskFullError        nothing is lost: free some space and resume
+    ├── EngineDiedError          the process that an engine ran in ended; what was answered is kept
     └── OutOfMemoryError         raised by engines; the core answers with a smaller batch
 
 The command line prints an EvalkitError as one line on stderr and exits with status 2; any other exception
@@ -90,6 +91,10 @@ class RunLockedError(RunError):
 
 class DiskFullError(RunError):
     """The disk is full; what was journaled is safe."""
+
+
+class EngineDiedError(EvalkitError):
+    """The process of an isolated engine ended."""
 
 
 class OutOfMemoryError(EvalkitError):

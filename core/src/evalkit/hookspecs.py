@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from evalkit.datasets import DatasetSpec
     from evalkit.results import RunResult, Sample
     from evalkit.runs.context import RunContext
+    from evalkit.runs.progress import RunProgress
     from evalkit.specs import EngineSpec, ModelSpec, TaskFamily, TaskSpec
     from evalkit.tasks.metrics import Metric
 
@@ -52,6 +53,11 @@ def open_dataset(dataset: DatasetSpec, split: str, data_dir: str | None) -> Sequ
 @hookspec
 def run_started(run: RunContext) -> None:
     """Called once the run folder is ready and before the first request."""
+
+
+@hookspec
+def run_progressed(run: RunContext, progress: RunProgress) -> None:
+    """Called while answers arrive, every five seconds at most, and once when all are there."""
 
 
 @hookspec

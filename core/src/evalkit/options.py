@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 import typing
 from collections.abc import Iterable, Mapping
@@ -61,15 +62,13 @@ def _names(cls: type[Any]) -> str:
 
 
 def _first_valid(cls: type[Any], name: str, candidates: list[Any], owner: str) -> Any:
-    from pydantic import PydanticUserError, TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     known = _fields(cls)
     if name not in known:
         raise ConfigError(f"{owner} has no option {name!r}.{did_you_mean(name, known)} Options: {_names(cls)}")
-    hint = typing.get_type_hints(cls, include_extras=True)[name]
-    try:
-        adapter: TypeAdapter[Any] = TypeAdapter(hint)
-    except PydanticUserError:  # an option of a type that pydantic does not know is the engine's own to check
+    hint, adapter = _checker(cls, name)  # type: ignore[arg-type]  # mypy doubts that a class is hashable
+    if adapter is None:
         return candidates[0]
     problem = ""
     for value in candidates:
@@ -80,6 +79,18 @@ def _first_valid(cls: type[Any], name: str, candidates: list[Any], owner: str) -
     raise ConfigError(
         f"option {name!r} of {owner}: {problem}, not {candidates[0]!r}. Give a value of type {_type_name(hint)}"
     )
+
+
+@functools.lru_cache(maxsize=1024)
+def _checker(cls: type[Any], name: str) -> tuple[Any, Any]:
+    """The type of an option and what checks its values; a server asks for the same ones all day."""
+    from pydantic import PydanticUserError, TypeAdapter
+
+    hint = typing.get_type_hints(cls, include_extras=True)[name]
+    try:
+        return hint, TypeAdapter(hint)
+    except PydanticUserError:  # an option of a type that pydantic does not know is the engine's own to check
+        return hint, None
 
 
 def _type_name(hint: Any) -> str:

@@ -6,7 +6,7 @@ reported and never scored as a wrong answer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -167,3 +167,13 @@ class TokenCounts:
 
     def __add__(self, other: TokenCounts) -> TokenCounts:
         return TokenCounts(self.requested + other.requested, self.unique + other.unique, self.computed + other.computed)
+
+
+def generated_tokens(outputs: Iterable[Output]) -> int:
+    """Tokens that were generated for these outputs, all samples of each counted."""
+    texts = (output for output in outputs if isinstance(output, GenerationOutput))
+    return sum(_written(sample) for output in texts for sample in (output, *output.alternatives))
+
+
+def _written(output: GenerationOutput) -> int:
+    return output.usage.completion_tokens if output.usage else len(output.token_ids)

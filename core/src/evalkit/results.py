@@ -8,6 +8,8 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from evalkit.costs import Cost
+from evalkit.energy import Energy
 from evalkit.requests import (
     GenerationOutput,
     GenerationRequest,
@@ -17,6 +19,9 @@ from evalkit.requests import (
     Request,
     TokenCounts,
 )
+
+# Made once: `json.dumps` would make one for every sample.
+CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +94,8 @@ class RunResult:
     """The scores of a finished run. `results[task]` maps "metric,filter" to a number ("N/A": no such error).
 
     `errors` counts requests that failed, `unusable` documents that nothing could be asked about, `from_cache`
-    answers that were found in the answer cache. `details["intervals"][task]` maps the keys of `results` to [low, high]:
-    95 % confidence.
+    answers that were found in the answer cache, `tokens_out` tokens that were generated. `energy` is None where the
+    machine has no counter. `details["intervals"][task]` maps the keys of `results` to [low, high]: 95 % confidence.
     """
 
     run_dir: str
@@ -102,6 +107,24 @@ class RunResult:
     details: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     from_cache: int = 0
+    tokens_out: int | None = None
+    energy: Energy | None = None
+
+    @property
+    def cost(self) -> Cost:
+        """Tokens, seconds and joules, and what follows from them."""
+        tokens, seconds, energy = self.tokens, self.seconds, self.energy
+        return Cost(
+            requested=tokens.requested if tokens else None,
+            unique=tokens.unique if tokens else None,
+            computed=tokens.computed if tokens else None,
+            tokens_out=self.tokens_out,
+            load=seconds.load,
+            inference=seconds.inference,
+            total=seconds.total,
+            joules=energy.joules if energy else None,
+            counters=energy.counters if energy else (),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The object that `--json` prints."""
@@ -119,10 +142,17 @@ class RunResult:
                 "inference": round(self.seconds.inference, 3),
                 "total": round(self.seconds.total, 3),
             },
+            "speed": self.cost.to_dict(),
+            **self._joules(),
             "errors": self.errors,
             "unusable_documents": self.unusable,
             "from_cache": self.from_cache,
         }
+
+    def _joules(self) -> dict[str, Any]:
+        """Nothing where there is no counter: 0 would be a number."""
+        energy = self.energy
+        return {"joules": round(energy.joules, 3), "joules_from": list(energy.counters)} if energy else {}
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> RunResult:
@@ -139,6 +169,8 @@ class RunResult:
             details={name: value[name] for name in ("intervals",) if name in value},
             warnings=tuple(value.get("warnings", ())),
             from_cache=value.get("from_cache", 0),
+            tokens_out=value.get("speed", {}).get("tokens_out"),
+            energy=Energy(value["joules"], tuple(value.get("joules_from", ()))) if "joules" in value else None,
         )
 
 
@@ -147,7 +179,11 @@ def _arguments(request: Request) -> Sequence[Any]:
         return [request.context, request.continuation]
     if isinstance(request, GenerationRequest):
         options = {"until": list(request.stop), "max_gen_toks": request.max_new_tokens}
-        return [request.prompt, {**options, "temperature": request.temperature, "do_sample": request.is_sampled}]
+        prompt = request.prompt
+        if prompt is None and request.messages is not None:
+            # As lm-evaluation-harness has a conversation there.
+            prompt = json.dumps([dict(message) for message in request.messages], ensure_ascii=False)
+        return [prompt, {**options, "temperature": request.temperature, "do_sample": request.is_sampled}]
     return [request.text]
 
 
@@ -160,6 +196,6 @@ def _response(output: Output) -> Any:
 
 
 def _digest(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    text = CANONICAL.encode(value)
     # A text may hold half a surrogate pair, which strict UTF-8 refuses.
     return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()

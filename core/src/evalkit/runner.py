@@ -17,9 +17,10 @@ from evalkit.model import Model
 from evalkit.results import RunResult
 from evalkit.runs.again import differences, recorded_spec
 from evalkit.runs.attempt import Attempt
-from evalkit.runs.folder import RESULTS, RunFolder
+from evalkit.runs.folder import RunFolder
 from evalkit.runs.infer import OnProgress
 from evalkit.runs.resolve import resolve_model, spec_of
+from evalkit.runs.samples import check_samples
 from evalkit.runs.spec import RunSpec, make_spec
 
 
@@ -96,9 +97,10 @@ class BoundModel:
 
 
 def _finished(folder: RunFolder) -> dict[str, Any] | None:
-    """The results, unless requests failed or the file is lost: then the journal's answers are scored again."""
+    """The results, unless requests failed or a file is lost or damaged: then the journal's answers are scored again."""
     try:
-        found = folder.read_json(RESULTS)
+        found = folder.results()
+        check_samples(folder.path, found, found.get("versions", ()), every_byte=True)
     except RunError:
         return None
     return None if found.get("errors") else found

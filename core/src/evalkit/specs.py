@@ -15,7 +15,8 @@ class EngineSpec:
     """An engine selectable with `--engine NAME`.
 
     `load` is "module:Class". `formats` are the model formats that it reads, best first ("hf", "gguf").
-    `capabilities` are words for the list: "generate", "loglikelihood", "chat", "beams", ...
+    `capabilities` are words for the list: "generate", "loglikelihood", "chat", "beams", ... A `remote` engine asks a
+    server: its models are names that mean something there, never files here.
     """
 
     name: str
@@ -23,6 +24,7 @@ class EngineSpec:
     load: str
     capabilities: tuple[str, ...] = ()
     formats: tuple[str, ...] = ("hf",)
+    remote: bool = False
 
 
 @dataclass(frozen=True, slots=True)

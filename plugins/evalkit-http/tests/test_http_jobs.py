@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -110,7 +111,8 @@ class Lives(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.store = JobStore(Path(":memory:"))
+        self.folder = tempfile.TemporaryDirectory()
+        self.store = JobStore(Path(self.folder.name) / "jobs.sqlite")
         self.ends: dict[str, int] = {}
 
     @rule(target=jobs, priority=st.integers(-2, 2))
@@ -145,9 +147,11 @@ class Lives(RuleBasedStateMachine):
     @invariant()
     def counts_agree(self) -> None:
         assert sum(self.store.ended().values()) == sum(self.ends.values())
+        assert self.store.counts() == {status: len(self.store.ids(status)) for status in JobStatus}
 
     def teardown(self) -> None:
         self.store.close()
+        self.folder.cleanup()
 
 
 TestLives = Lives.TestCase

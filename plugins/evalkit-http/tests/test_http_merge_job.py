@@ -69,3 +69,23 @@ def test_paths_of_a_merge_stay_inside_the_roots(serve: Callable[..., Any], writt
         {"checkpoint_path": "/dev/zero"},
     ):
         assert httpx.post(url, json=body).status_code == 403, body
+
+
+def test_the_example_of_the_guide_runs(serve: Callable[..., Any], checkpoint: Path) -> None:
+    """docs/service.md: merge, then evaluate what was merged; only address, names and paths are replaced."""
+    server = serve(checkpoint_settle=0)
+    section = (Path(__file__).parents[3] / "docs" / "service.md").read_text(encoding="utf-8")
+    example = section.partition("## Sharded checkpoints")[2].partition("```python\n")[2].partition("```")[0]
+    for old, new in (
+        ("http://127.0.0.1:8000", server.url),
+        ("runs/checkpoint-100", str(checkpoint)),
+        ("ema", "regular"),
+        ("transformers", "evalkit.testing.fake:Fake"),
+        ("hellaswag", "starter_questions"),
+    ):
+        assert old in example
+        example = example.replace(old, new)
+    exec(example, {})
+    job = httpx.get(f"{server.url}/jobs").json()["jobs"][0]
+    assert job["request"]["model_args"]["pretrained"] == str(checkpoint / "merged")
+    assert server.wait(job["job_id"])["status"] == "completed"

@@ -16,8 +16,8 @@ import psutil
 
 from evalkit_http.client import EvalClient
 
-KILLS = int(os.environ.get("HTTP_TEST_KILLS", "4"))
-JOBS = int(os.environ.get("HTTP_TEST_JOBS", "8"))
+KILLS = int(os.environ.get("HTTP_TEST_KILLS", "3"))
+JOBS = int(os.environ.get("HTTP_TEST_JOBS", "5"))
 """The full size, 20 and 50, takes minutes."""
 FAKE = {"model": "evalkit.testing.fake:Fake", "tasks": ["starter_arithmetic"]}
 WAIT = 900.0

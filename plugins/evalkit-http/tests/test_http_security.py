@@ -35,6 +35,7 @@ from evalkit_http.security import (
 )
 from evalkit_http.security.bodies import BadBodyError, check_json
 from evalkit_http.security.rates import Rates
+from evalkit_http.security.redaction import Cleaner
 
 SUBMITTER, READER, ADMIN = "submit-" + "s" * 20, "reader-" + "r" * 20, "admin-" + "a" * 20
 TOKENS = Tokens.parse([f"submit:{SUBMITTER}", f"read:{READER}", f"admin:{ADMIN}"], "the test")
@@ -309,6 +310,23 @@ def test_no_secret_is_logged(serve: Serve, caplog: pytest.LogCaptureFixture) -> 
     assert not any(token in text for token in (SUBMITTER, ADMIN))
 
 
+def test_secrets_of_every_kind_are_cleaned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokens, headers, secrets of the environment and shapes of keys; plain words stay."""
+    monkeypatch.setenv("SOME_API_KEY", "a-secret-of-the-environment")
+    key, ours = f"hf_{'a' * 20}", "a-secret-of-the-environment"
+    text = f"x={ADMIN} Authorization: Bearer abc; {key}, ({ours}) https://me:pw@host/x max_tokens=5"
+    cleaned = Cleaner(TOKENS).text(text)
+    assert cleaned == "x=*** Authorization: Bearer *** ***, (***) *** max_tokens=5"
+
+
+def test_the_example_of_the_page_prints_what_it_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    """docs/security.md."""
+    page = (Path(__file__).parents[3] / "docs" / "security.md").read_text(encoding="utf-8")
+    program, _, rest = page.partition("```python\n")[2].partition("```")
+    exec(program, {})
+    assert capsys.readouterr().out == rest.partition("```text\n")[2].partition("```")[0]
+
+
 def test_tokens_come_from_a_file_and_the_environment(tmp_path: Path) -> None:
     """Both are read; neither a mistake nor a repr shows a token."""
     file = tmp_path / "tokens"
@@ -397,5 +415,8 @@ def test_models_and_arguments_are_checked(tmp_path: Path) -> None:
     for value in (True, "true", 1):
         with pytest.raises(ForbiddenError, match="trust_remote_code"):
             check_arguments({"a": {"trust_remote_code": value}}, limits)
-    check_arguments({"trust_remote_code": False}, limits)
+        with pytest.raises(ForbiddenError, match="trust_remote_code"):
+            check_arguments({"Trust-Remote-Code": value}, limits)
+    for value in (False, None, 0, "false", "No"):
+        check_arguments({"trust_remote_code": value}, limits)
     check_arguments({"trust_remote_code": True}, SecuritySettings(trust_remote_code=True))

@@ -61,7 +61,7 @@ def test_page_shows_all_parts(show: Open, real_run: Path, tmp_path: Path) -> Non
     """Scores, plots, counters, samples and settings are there, and the list is paged."""
     page = show(real_run)
     page.screenshot(path=tmp_path / "report-light.png", full_page=True)
-    assert page.locator("h2").all_inner_texts() == ["Scores", "Plots", "Speed and tokens", "Samples", "Settings"]
+    assert page.locator("h2").all_inner_texts() == ["Scores", "Plots", "Speed and cost", "Samples", "Settings"]
     assert page.locator("#rows tbody tr").count() == 50
     page.get_by_role("button", name="Next page").click()
     assert page.locator("#rows tbody tr").count() == 12

@@ -143,7 +143,7 @@ def test_unfinished_run_is_refused(make_run: Any) -> None:
 def test_results_without_scores_are_refused(make_run: Any) -> None:
     """A results.json of another shape is one line, not a traceback."""
     path = make_run("a", more={"results": None})
-    with pytest.raises(EvalkitError, match="lacks its spec or its scores"):
+    with pytest.raises(EvalkitError, match="it holds no scores"):
         open_run(path, "a")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from evalkit.errors import EvalkitError
-from evalkit_report.server import ViewServer, make_server
+from evalkit_report.server import ViewServer, leaderboard_page, make_server
 
 Get = Callable[..., tuple[int, str]]
 
@@ -139,3 +139,13 @@ def test_sorting_and_comparing(browser: Any, server: ViewServer, tmp_path: Path)
     page.wait_for_selector("body[data-ready]")
     assert page.locator("#rows tbody tr").count() == 2
     page.close()
+
+
+def test_leaderboard_has_speed_and_cost(make_run: Any) -> None:
+    """Tokens a second and joules of the runs that have them, in columns of their own that sort by numbers."""
+    counted = {"tokens": {"requested": 300, "unique": 100, "computed": 150}, "speed": {"tokens_out": 60}, "joules": 7.5}
+    path = make_run("counted", more={**counted, "seconds": {"inference": 10}}, quiz=[])
+    make_run("plain", quiz=[])
+    text = leaderboard_page(path.parent)
+    for part in ("Tokens in<br>", 'data-value="24.0">24<', 'data-value="6.0">6<', 'data-value="25.0">25.0<'):
+        assert text.count(part) == 1

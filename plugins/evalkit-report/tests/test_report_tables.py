@@ -15,6 +15,7 @@ from evalkit.reading.finished import open_run
 from evalkit.reading.plots import Calibration, Lengths, Plots, plotted_intervals
 from evalkit.reading.settings import command, environment
 from evalkit.reading.summary import cost, groups, label, scores
+from evalkit_report.page import render_report
 
 
 def test_interval_of_the_run_wins(make_run: Any) -> None:
@@ -54,21 +55,36 @@ def test_label() -> None:
     assert [label("acc,none"), label("em,strict")] == ["acc", "em (strict)"]
 
 
-def test_cost(make_run: Any) -> None:
-    """Rates are tokens a second of inference; joules of all attempts are added."""
-    tokens = {"requested": 300, "unique": 100, "computed": 150}
-    seconds = {"load": 1, "inference": 10, "total": 12}
-    path = make_run("a", more={"tokens": tokens, "seconds": seconds}, quiz=[])
-    manifest = json.loads((path / "run.json").read_text())
-    (path / "run.json").write_text(json.dumps({**manifest, "attempts": [{"joules": 3}, {"joules": 4.5}]}))
+def test_cost_is_what_the_run_says(make_run: Any) -> None:
+    """Rates are tokens a second of inference; joules are there where the run has them, with what they are from."""
+    more = {
+        "tokens": {"requested": 300, "unique": 100, "computed": 150},
+        "seconds": {"load": 1, "inference": 10, "total": 12},
+        "speed": {"tokens_out": 60},
+        "joules": 7.5,
+        "joules_from": ["RAPL package-0"],
+    }
+    path = make_run("a", more=more, quiz=[])
     found = cost(open_run(path, "a"))
-    assert (found.overhead, found.answered_rate, found.computed_rate, found.joules) == (1.5, 30, 15, 7.5)
+    assert (found.tokens_in, found.overhead, found.in_rate, found.out_rate, found.computed_rate) == (
+        240,
+        1.5,
+        24,
+        6,
+        15,
+    )
+    assert (found.joules, found.joules_per_1000) == (7.5, 25)
+    html = render_report([open_run(path, "a")])[0]
+    assert "Joules for 1,000 tokens" in html
+    assert "RAPL package-0" in html
 
 
 def test_cost_that_is_not_known(make_run: Any) -> None:
-    """A run without counters has no rates."""
-    found = cost(open_run(make_run("a", quiz=[]), "a"))
-    assert {found.overhead, found.answered_rate, found.joules} == {None}
+    """A run without counters has no rates and no line of joules."""
+    run = open_run(make_run("a", quiz=[]), "a")
+    found = cost(run)
+    assert {found.overhead, found.in_rate, found.out_rate, found.joules, found.joules_per_1000} == {None}
+    assert "Joules" not in render_report([run])[0]
 
 
 def test_calibration_error() -> None:

@@ -16,16 +16,17 @@ from filelock import Timeout
 from evalkit.answers.files import Stamp, hash_file
 from evalkit.answers.identity import identity, local_files
 from evalkit.answers.store import AnswerStore, Record, limit_bytes, store_path
+from evalkit.encoding import KINDS, decode_output, encode_output, kind_of
 from evalkit.engine import BaseEngine
 from evalkit.errors import one_line
 from evalkit.model import Model
 from evalkit.requests import GenerationRequest, Output, Request
-from evalkit.runs.journal import KINDS, decode_output, encode_output, kind_of
 
 MARK = "from_cache"
 """The key of an output's metadata that says where the answer is from."""
 FLUSH_COUNT, FLUSH_SECONDS = 64, 2.0
-TROUBLE = (sqlite3.Error, OSError, Timeout)
+TROUBLE = (sqlite3.Error, OSError, Timeout, UnicodeDecodeError)
+"""The last one: a damaged name in a message of SQLite's own."""
 
 
 class AnswerCache:

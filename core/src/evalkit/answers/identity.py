@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import os
 import platform
 import re
 import sys
@@ -23,11 +24,23 @@ from evalkit.plugins import get_plugins
 HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 HIDDEN_SOURCES = ("cache_dir", "revision", "code_revision")
 """Options that, passed on to a loader, make a hub id mean something that cannot be seen from here."""
+NUMERIC = (
+    *("NVIDIA_", "CUDA_", "CUBLAS", "CUDNN_", "HIP_", "ROCM_", "TORCH_", "PYTORCH_", "ATEN_", "OMP_", "KMP_", "MKL_"),
+    *("ONEDNN_", "DNNL_", "OPENBLAS_", "GGML_", "LLAMA_", "OV_", "OPENVINO_", "VLLM_", "SGLANG_", "FLASHINFER_"),
+    # tinygrad's, in full
+    *("ALLOW_TF32", "FLOAT16", "IMAGE", "TRANSCENDENTAL", "TC", "BEAM", "NOOPT", "DEV", "DEFAULT_FLOAT"),
+)
+"""How the names of variables begin that change numbers. One too many costs an answer, one too few its truth."""
 NAMES_OF_MODELS = ("path", "tokenizer_path", "adapter")
 
 
 def identity(engine: BaseEngine, name: str, model: Model, execution: Mapping[str, Any] | None, hash_file: Hash) -> str:
     """A hash of everything that answers of this session depend on. Raises ModelError where that cannot be known."""
+    if name in get_plugins().engines and get_plugins().engine(name).remote:
+        raise ModelError(
+            f"the answer cache cannot tell which model answers as {model.path!r}: a server may change it at any time. "
+            "Leave out --cache"
+        )
     neutral = type(engine).neutral_options
     options = {k: v for k, v in _options(engine).items() if k not in neutral}
     of_model = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
@@ -38,8 +51,11 @@ def identity(engine: BaseEngine, name: str, model: Model, execution: Mapping[str
         "options": {k: sources.resolved(k, v) for k, v in options.items()},
         "execution": {k: v for k, v in (execution or {}).items() if k not in neutral},
         "packages": packages_of(name, type(engine)),
+        "builds": builds_of(name, type(engine)),
         "code": [code_hash(part) for part in dict.fromkeys(("evalkit", type(engine).__module__.partition(".")[0]))],
         "machine": [platform.system(), platform.machine(), platform.processor(), platform.python_version()],
+        "hardware": hardware(),
+        "environment": environment(),
     }
     # Nothing is redacted: "KEY_CACHE_PRECISION" looks like a secret and changes numbers. Only this hash goes on.
     text = json.dumps(value, sort_keys=True, default=str)
@@ -108,6 +124,36 @@ def packages_of(name: str, cls: type[Any]) -> dict[str, str]:
     return _versions([*owners, "evalkit-core"])
 
 
+def builds_of(name: str, cls: type[Any]) -> dict[str, str]:
+    """For the same packages a hash of what was installed: a library built anew may have the version of the old one."""
+    records = {package: distribution(package).read_text("RECORD") for package in packages_of(name, cls)}
+    return {package: hashlib.sha256(text.encode()).hexdigest() for package, text in records.items() if text}
+
+
+def environment() -> dict[str, str]:
+    """The environment variables that change the numbers of numeric libraries: precision, kernels, devices, threads."""
+    return {name: value for name, value in sorted(os.environ.items()) if name.startswith(NUMERIC)}
+
+
+def hardware() -> list[str]:
+    """Processor and accelerators by name, and the precision that a program chose for its products of matrices."""
+    found = [line for line in _cpu_lines() if line.startswith(("model name", "flags", "Features"))]
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        found.append(str(torch.get_float32_matmul_precision()))
+        if torch.cuda.is_available():
+            found += [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return found
+
+
+def _cpu_lines() -> list[str]:
+    """What Linux says about the first processor."""
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0].splitlines()
+    except OSError:
+        return []
+
+
 @functools.cache
 def _owners() -> Mapping[str, list[str]]:
     return packages_distributions()
@@ -141,7 +187,7 @@ def code_hash(top: str) -> str:
     paths = root.parent.rglob("*") if root.name == "__init__.py" else [root]
     digest = hashlib.sha256()
     for path in sorted(p for p in paths if p.is_file() and p.suffix != ".pyc"):
-        digest.update(f"{path.name}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+        digest.update(f"{path.relative_to(root.parent)}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
 

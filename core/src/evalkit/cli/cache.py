@@ -96,7 +96,7 @@ class _DamagedError(EvalkitError):
 def _store() -> Iterator[AnswerStore]:
     from filelock import Timeout
 
-    from evalkit.answers.store import AnswerStore, limit_bytes, store_path
+    from evalkit.answers.store import AnswerStore, OtherVersionError, limit_bytes, store_path
 
     limit = limit_bytes()
     try:
@@ -105,6 +105,10 @@ def _store() -> Iterator[AnswerStore]:
             yield store
     except (sqlite3.OperationalError, OSError, Timeout) as error:
         raise ConfigError(f"the answer cache cannot be used ({one_line(error)}). Set EVALKIT_CACHE_DIR") from error
+    except OtherVersionError as error:
+        raise ConfigError(
+            f"the answer cache {path} cannot be used ({one_line(error)}). Upgrade evalkit, or set EVALKIT_CACHE_DIR"
+        ) from error
     except sqlite3.DatabaseError as error:
         raise _DamagedError(
             f"the answer cache {path} is damaged ({one_line(error)}). Start anew with: evalkit cache clear"

@@ -31,3 +31,10 @@ def export_formats(incomplete: str) -> list[tuple[str, str]]:
     from evalkit.exports import FORMATS
 
     return [(f.name, f.summary) for f in FORMATS.values() if f.name.startswith(incomplete)]
+
+
+def verdicts(incomplete: str) -> list[str]:
+    """What samples can be chosen by whose name begins so."""
+    from evalkit.reading.find import FLIPPED, VERDICTS
+
+    return [name for name in (*VERDICTS, FLIPPED) if name.startswith(incomplete)]

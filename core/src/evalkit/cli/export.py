@@ -21,7 +21,7 @@ def add(app: typer.Typer) -> None:
 
 def export(
     run: RunName,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="File to write; a folder for several tasks of inspect.")],
     to: Annotated[
         str | None,
         typer.Option(

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import typer
 
 from evalkit import __version__
-from evalkit.cli import cache, check, compare, data, export, lists, new, power, rerun, run, runs
+from evalkit.cli import cache, check, compare, data, export, lists, new, power, rerun, run, runs, show
 from evalkit.errors import EvalkitError, one_line
 from evalkit.plugins import get_plugins
 
@@ -43,6 +43,7 @@ def build_app() -> typer.Typer:
     run.add(app)
     lists.add(app)
     runs.add(app)
+    show.add(app)
     compare.add(app)
     power.add(app)
     rerun.add(app)

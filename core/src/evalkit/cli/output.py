@@ -11,13 +11,22 @@ from typing import IO, Any
 
 import typer
 
+from evalkit.runs.folder import ESCAPED
+
 MANY_ROWS = 1000
+CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+"""ASCII's and Latin-1's, escape among them."""
 JSON = typer.Option(False, "--json", help="Print one JSON document on stdout and nothing else there.")
 
 
 def print_json(value: Any, stream: IO[str] | None = None) -> None:
     """Print `value` as indented JSON."""
     print(json.dumps(value, indent=2, ensure_ascii=False, default=str), file=stream or sys.stdout, flush=True)
+
+
+def printable(text: str) -> str:
+    """`text` with control characters spelt out: what a model wrote must not steer the terminal."""
+    return text.encode(errors=ESCAPED).decode().translate(CONTROLS)
 
 
 def print_table(

@@ -11,6 +11,7 @@ from evalkit.cli.output import JSON, stdout_reserved
 from evalkit.cli.progress import progress_bar
 from evalkit.cli.run import add_arguments, report
 from evalkit.cli.runs import RunName
+from evalkit.runs.again import asked_of
 from evalkit.runs.folder import RunFolder, find_run
 
 
@@ -36,7 +37,7 @@ def rerun(
     from evalkit import runner
 
     path = find_run(run)
-    given: dict[str, Any] = {"engine": RunFolder.open(path).manifest()["spec"]["engine"]}
+    given: dict[str, Any] = {"engine": asked_of(RunFolder.open(path).manifest(), str(path))["engine"]}
     add_arguments(given, engine_arg or [], model_arg or [])
     arguments = {name: given.get(name, {}) for name in ("engine_args", "model_args")}
     with stdout_reserved() as stdout, progress_bar() as on_progress:

@@ -47,7 +47,9 @@ def run(
     num_fewshot: Annotated[
         int | None, typer.Option(metavar="N", help="Examples before each question [default: the task's]")
     ] = None,
-    limit: Annotated[int | None, typer.Option(metavar="N", help="Only the first N documents of each task.")] = None,
+    limit: Annotated[
+        float | None, typer.Option(metavar="N", help="Only the first N documents of each task; 0.1: a tenth of them.")
+    ] = None,
     batch_size: Annotated[
         str | None, typer.Option(metavar="N|auto", help="Rows in a batch; no score depends on it [default: auto]")
     ] = None,
@@ -84,6 +86,12 @@ def run(
     cache: Annotated[
         bool, typer.Option("--cache", help="Take answers from the answer cache, and add new ones to it.")
     ] = False,
+    isolate: Annotated[
+        bool, typer.Option("--isolate", help="Run the engine in a process of its own, whose death ends no run.")
+    ] = False,
+    restarts: Annotated[
+        int | None, typer.Option(metavar="N", help="Start an isolated engine that died again, so often [default: 0]")
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(metavar="N", help="Seed of few-shot draws and sampling [default: 1234]")
     ] = None,
@@ -114,6 +122,8 @@ def run(
         "allow_code_execution": allow_code_execution or None,
         "truncate": truncate or None,
         "cache": cache or None,
+        "isolate": isolate or None,
+        "restarts": restarts,
         "seed": seed,
         "data_dir": str(data_dir) if data_dir else None,
         "output": str(output) if output else None,

@@ -1,4 +1,4 @@
-"""`evalkit runs`, `show` and `resume`: look at run folders, and complete one."""
+"""`evalkit runs` and `resume`: list run folders, and complete one."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from evalkit.cli import complete
 from evalkit.cli.output import JSON, print_json, print_table, stdout_reserved
 from evalkit.cli.progress import progress_bar
 from evalkit.cli.run import report
-from evalkit.cli.tables import print_result
-from evalkit.runs.folder import RESULTS, RunFolder, find_run, list_runs, runs_root
+from evalkit.errors import RunError
+from evalkit.runs.folder import RunFolder, find_run, list_runs, runs_root
 
 RunName = Annotated[
     str, typer.Argument(metavar="RUN", autocompletion=complete.run_names, help="Folder, name, or 'latest'.")
@@ -22,7 +22,6 @@ RunName = Annotated[
 def add(app: typer.Typer) -> None:
     """Add the commands."""
     app.command("runs")(runs)
-    app.command("show")(show)
     app.command("resume")(resume)
 
 
@@ -33,13 +32,23 @@ def runs(
     as_json: bool = JSON,
 ) -> None:
     """List runs, oldest first."""
-    rows = [summary(path) for path in list_runs(folder or runs_root())]
+    rows = [_summary_or_damage(path) for path in list_runs(folder or runs_root())]
     if as_json:
         return print_json(rows)
     if not rows:
         return typer.echo(f"no runs in {folder or runs_root()}. Start one with: evalkit run TASK ...", err=True)
     columns = ("run", "state", "answers", "engine", "model", "tasks")
     print_table(columns, [tuple(row[column] for column in columns) for row in rows])
+
+
+def _summary_or_damage(path: Path) -> dict[str, Any]:
+    """One line about a run, whatever its run.json holds: a damaged one must not hide the others."""
+    try:
+        return summary(path)
+    except RunError as error:
+        typer.echo(f"warning: {error}", err=True)
+        blank = dict.fromkeys(("answers", "engine", "model", "tasks", "created"), "")
+        return {"run": path.name, "path": str(path), "state": "damaged", **blank}
 
 
 def summary(path: Path) -> dict[str, Any]:
@@ -67,21 +76,6 @@ def answers(folder: RunFolder) -> int:
     from evalkit.runs.journal import count_answers
 
     return count_answers(folder.journal_path)
-
-
-def show(run: RunName, as_json: bool = JSON) -> None:
-    """Show a run's results, or how far it is."""
-    from evalkit.results import RunResult
-
-    folder = RunFolder.open(find_run(run))
-    results = folder.read_json(RESULTS) if (folder.path / RESULTS).is_file() else None
-    if as_json:
-        return print_json({**summary(folder.path), "spec": folder.manifest().get("spec"), "results": results})
-    row = summary(folder.path)
-    print_table(("field", "value"), list(row.items()))
-    if results is None:
-        return typer.echo(f"not finished; continue with: evalkit resume {folder.path}")
-    print_result(RunResult.from_dict({**results, "run_dir": str(folder.path)}))
 
 
 def resume(run: RunName, as_json: bool = JSON) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import IO, Any
 
 import typer
@@ -14,7 +15,8 @@ def print_result(result: RunResult, stream: IO[str] | None = None) -> None:
     """Scores with their errors and intervals, then what the run cost and where it is."""
     rows = metric_rows(result.results, result.details.get("intervals", {}))
     print_table(("task", "metric", "value", "stderr", "95 %"), rows, stream)
-    typer.echo(_cost(result), file=stream)
+    for line in _cost(result):
+        typer.echo(line, file=stream)
     typer.echo(f"run: {result.run_dir}", file=stream)
 
 
@@ -41,12 +43,19 @@ def number(value: float) -> str:
     return f"{value:.4f}" if abs(value) < 100_000 else f"{value:.4g}"
 
 
-def _cost(result: RunResult) -> str:
-    seconds = result.seconds
-    text = f"{seconds.total:.1f} s (model {seconds.load:.1f} s, inference {seconds.inference:.1f} s)"
-    if result.tokens:
-        tokens = result.tokens
-        text += f"; tokens: {tokens.requested:,} requested, {tokens.unique:,} unique, {tokens.computed:,} computed"
+def _cost(result: RunResult) -> Iterator[str]:
+    cost = result.cost
+    text = f"{cost.total:.1f} s (model {cost.load:.1f} s, inference {cost.inference:.1f} s)"
+    if cost.requested is not None:
+        text += f"; tokens: {cost.requested:,} requested, {cost.unique:,} unique, {cost.computed:,} computed"
     if result.from_cache:
         text += f"; {result.from_cache:,} answers from the cache"
-    return text
+    yield text
+    rates = (("in", cost.tokens_in, cost.in_rate), ("out", cost.tokens_out, cost.out_rate))
+    parts = [f"{tokens:,} {way}, {rate:,.0f} a second" for way, tokens, rate in rates if tokens and rate is not None]
+    if cost.joules is not None:
+        parts.append(f"{cost.joules:,.0f} joules")
+    if cost.joules_per_1000 is not None:
+        parts.append(f"{cost.joules_per_1000:,.1f} for 1,000 tokens")
+    if parts:
+        yield f"tokens {'; '.join(parts)}"

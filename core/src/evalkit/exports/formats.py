@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evalkit.errors import ConfigError, RunError, did_you_mean
@@ -22,6 +23,8 @@ class Format:
     summary: str
     load: str
     endings: tuple[str, ...] = ()
+    one_task: bool = False
+    """Whether a file holds one task: several become files of a folder."""
 
 
 FORMATS = {
@@ -30,7 +33,7 @@ FORMATS = {
         Format("parquet", "a row a sample, typed columns", "evalkit.exports.parquet:write", (".parquet",)),
         Format("csv", "a row a sample", "evalkit.exports.table:write_csv", (".csv",)),
         Format("jsonl", "the sample files of all tasks in one", "evalkit.exports.table:write_jsonl", (".jsonl",)),
-        Format("inspect", "an eval log of Inspect, for one task", "evalkit.exports.inspect_log:write", (".json",)),
+        Format("inspect", "eval logs of Inspect", "evalkit.exports.inspect_log:write", (".json",), one_task=True),
         Format("model-card", "metadata of a model card", "evalkit.exports.model_card:write", (".md",)),
     )
 }
@@ -38,7 +41,7 @@ FORMATS = {
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written; `rows` counts samples, or results in a model card."""
+    """What was written; `file` may be a folder, `rows` counts samples, or results in a model card."""
 
     file: str
     format: str
@@ -47,24 +50,56 @@ class Exported:
 
 
 def export(run: Path, file: Path, *, to: str | None = None, task: str | None = None, force: bool = False) -> Exported:
-    """Write the run in folder `run` to `file`, all of it or of one task; the file appears whole or not at all.
+    """Write the run in folder `run` to `file`, all of it or of one task; what is written appears whole or not at all.
 
-    `to` names one of FORMATS; by default the ending of `file` says which. Raises ConfigError, RunError.
+    `to` names one of FORMATS; by default the ending of `file` says which. Of a format that holds one task a file,
+    several tasks become files of the folder `file`. Raises ConfigError, RunError.
     """
     chosen = _chosen(to, file)
-    if file.exists() and not force:
+    if file.is_file() and not force:
         raise ConfigError(f"{file} exists. Choose another file, or replace it with --force")
-    source = Source.open(run, task)
-    write: Writer = load_object(chosen.load)
-    part = file.with_name(f"{file.name}.part")
+    targets = _targets(chosen, Source.open(run, task), file)
+    if taken := [path for path in targets if path.exists() and not force]:
+        raise ConfigError(f"{taken[0]} exists. Choose another file, or replace it with --force")
     try:
-        rows = write(source, part)
-        part.replace(file)
+        rows = _write(load_object(chosen.load), targets)
     except OSError as error:
         raise RunError(f"{file} cannot be written ({error.strerror}). Choose another file") from error
-    finally:
-        _forget(part)
-    return Exported(str(file), chosen.name, rows, file.stat().st_size)
+    return Exported(str(file), chosen.name, rows, sum(path.stat().st_size for path in targets))
+
+
+def _targets(chosen: Format, source: Source, file: Path) -> dict[Path, Source]:
+    """The files to write, and what goes into each."""
+    ending = file.suffix.lower() in chosen.endings
+    if not chosen.one_task or (len(source.tasks) == 1 and (ending or not file.is_dir())):
+        return {file: source}
+    if ending and not file.is_dir():
+        raise ConfigError(
+            f"{file} would hold one task of {len(source.tasks)}. Choose with --task: {', '.join(source.tasks)}; "
+            f"or name a folder for all: --to {chosen.name} {file.stem}"
+        )
+    return {file / f"{task}{chosen.endings[0]}": replace(source, tasks=(task,)) for task in source.tasks}
+
+
+def _write(write: Writer, targets: dict[Path, Source]) -> int:
+    """Write every file under another name, then let all of them appear; the number of rows."""
+    parts = {path: path.with_name(f"{path.name}.part") for path in targets}
+    (folder,) = {path.parent for path in targets}
+    is_new = not folder.exists() and len(targets) > 1
+    try:
+        if is_new:
+            folder.mkdir()
+        rows = sum(write(source, parts[path]) for path, source in targets.items())
+        for path, part in parts.items():
+            part.replace(path)
+    except BaseException:
+        for part in parts.values():
+            _forget(part)
+        if is_new:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+    return rows
 
 
 def _chosen(to: str | None, file: Path) -> Format:

@@ -10,7 +10,6 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from evalkit.errors import ConfigError
 from evalkit.exports.samples import Source, as_text, prompt
 from evalkit.runs.folder import ESCAPED
 from evalkit.runs.samples import Row
@@ -20,8 +19,6 @@ LOG_VERSION = 2
 
 def write(source: Source, path: Path) -> int:
     """One eval log with a sample a document; its scores are the metrics under each filter."""
-    if len(source.tasks) != 1:
-        raise ConfigError(f"an eval log holds one task. Choose with --task: {', '.join(source.tasks)}")
     (task,) = source.tasks
     model = source.results["model_name"]
     rows = (row for _, row in source.rows())
@@ -39,8 +36,9 @@ def write(source: Source, path: Path) -> int:
 def header(source: Source, task: str) -> dict[str, Any]:
     """All of a log but its samples."""
     manifest, results = source.manifest, source.results
+    spec, created = manifest.get("spec", {}), manifest.get("created", "")
     sizes = results["n-samples"][task]
-    identity = hashlib.sha256(f"{manifest['created']} {results['run_dir']} {task}".encode()).hexdigest()[:22]
+    identity = hashlib.sha256(f"{manifest.get('id')} {created} {results['run_dir']} {task}".encode()).hexdigest()[:22]
     last = manifest["attempts"][-1] if manifest.get("attempts") else {}
     return {
         "version": LOG_VERSION,
@@ -49,13 +47,13 @@ def header(source: Source, task: str) -> dict[str, Any]:
             "eval_id": identity,
             "run_id": identity,
             "task_id": identity,
-            "created": manifest["created"],
+            "created": created,
             "task": task,
             "task_version": results["versions"][task],
             "dataset": {"name": task, "samples": sizes["effective"], "shuffled": False},
             "model": results["model_name"],
-            "model_args": manifest["spec"]["model_args"],
-            "config": {"limit": manifest["spec"]["limit"]},
+            "model_args": spec.get("model_args", {}),
+            "config": {"limit": spec.get("limit")},
             "packages": last.get("packages", {}),
             "metadata": {"engine": results["engine"], "num_fewshot": results["n-shot"][task], "made_by": "evalkit"},
         },

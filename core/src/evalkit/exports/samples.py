@@ -11,7 +11,7 @@ from typing import Any
 from evalkit.errors import ConfigError, did_you_mean
 from evalkit.reading.finished import Run, open_run
 from evalkit.runs.folder import ESCAPED
-from evalkit.runs.samples import Row, sample_path, sample_rows
+from evalkit.runs.samples import Row, check_samples, sample_path, sample_rows
 
 BEFORE = ("task", "doc_id", "filter")
 AFTER = ("target", "prompt", "response", "error")
@@ -38,11 +38,13 @@ class Source:
     @classmethod
     def open(cls, path: Path, task: str | None = None) -> Source:
         """The run in the folder `path`. Raises RunError where it is not finished, ConfigError for another task."""
-        run = open_run(path, str(path))
+        run = open_run(path, str(path), with_samples=False)
         known = tuple(run.results.get("n-samples", run.results["results"]))
         if task is not None and task not in known:
             raise ConfigError(f"{path} has no task {task!r}.{did_you_mean(task, known)} See: evalkit show {path}")
-        return cls(run, known if task is None else (task,))
+        tasks = known if task is None else (task,)
+        check_samples(path, run.results, tasks)
+        return cls(run, tasks)
 
     def rows(self) -> Iterator[tuple[str, Row]]:
         """Each task's name with each row of its sample file, in order. Raises RunError where one is damaged."""

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.errors import RunError
-from evalkit.runs.folder import RESULTS, RunFolder
-from evalkit.runs.samples import sample_files
+from evalkit.runs.folder import RunFolder
+from evalkit.runs.samples import check_samples, sample_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +45,15 @@ def open_runs(paths: Sequence[Path]) -> list[Run]:
     return [open_run(path, label) for path, label in zip(paths, labels, strict=True)]
 
 
-def open_run(path: Path, label: str) -> Run:
-    """A finished run. Raises RunError."""
+def open_run(path: Path, label: str, *, with_samples: bool = True) -> Run:
+    """A finished run. Raises RunError; `with_samples` also where a sample file is missing or cut."""
     folder = RunFolder.open(path)
     manifest = folder.manifest()
-    if not (path / RESULTS).is_file():
-        raise RunError(f"run {path} is not finished. Complete it with: evalkit resume {path}")
-    results = folder.read_json(RESULTS)
-    if not isinstance(manifest.get("spec"), dict) or not isinstance(results.get("results"), dict):
-        raise RunError(
-            f"run {path} lacks its spec or its scores, perhaps written by another program. Start the run again"
-        )
+    results = folder.results()
+    if not isinstance(manifest.get("spec"), dict):
+        raise RunError(f"run {path} lacks its spec, perhaps written by another program. Start the run again")
+    if with_samples:
+        check_samples(path, results, results.get("versions", ()))
     return Run(label, path, manifest, results)
 
 

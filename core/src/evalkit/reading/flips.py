@@ -53,7 +53,7 @@ def _samples(path: Path, filter_name: str, doc_ids: Collection[int]) -> dict[int
     """The whole rows of some documents; reading ends with the last of them."""
     found: dict[int, Sample] = {}
     if doc_ids:
-        for light in light_rows(path):
+        for light in light_rows(path, choices=False):
             if light["doc_id"] in doc_ids and light["filter"] == filter_name:
                 found[light["doc_id"]] = row_at(path, light[OFFSET])
                 if len(found) == len(doc_ids):

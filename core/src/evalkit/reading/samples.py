@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from evalkit.reading.aligned import Aligned
-from evalkit.runs.samples import Row
+from evalkit.runs.samples import OFFSET, Row
 
 RIGHT, WRONG, ERROR, OTHER, MISSING = "r", "w", "e", "o", "-"
 PREVIEW = 110
@@ -35,14 +35,18 @@ def is_flipped(verdicts: str) -> bool:
 def choice_logprobs(row: Row) -> list[float] | None:
     """The log-probability of every choice of a multiple-choice sample; None for any other sample."""
     filtered = row.get("filtered_resps")
-    arguments = row.get("arguments", ())
-    if not isinstance(filtered, list) or not 2 <= len(filtered) <= len(arguments):
+    if not isinstance(filtered, list) or len(filtered) < 2:
         return None
     # As the harness writes them, each has beside it whether it is the greedy one.
     found = [item[0] if isinstance(item, list) and len(item) == 2 else item for item in filtered]
     if not all(map(_is_number, found)):
         return None
-    pairs = arguments[: len(found)]
+    if OFFSET in row and "arguments" not in row:
+        # A light row: what it has here are log-probabilities of continuations.
+        return found
+    pairs = row.get("arguments", ())[: len(found)]
+    if len(pairs) < len(found):
+        return None
     return found if all(len(pair) == 2 and isinstance(pair[1], str) for pair in pairs) else None
 
 
@@ -92,20 +96,29 @@ def answer_text(row: Row | None) -> str:
     return _text(row.get("filtered_resps"))
 
 
-def preview(text: str, *, end: bool = False) -> str:
+def preview(text: str, *, end: bool = False, width: int = PREVIEW) -> str:
     """A line's worth of `text`: its beginning, or its end, where a prompt has its question."""
     # A prompt may be as long as a book: only what can be seen is worth splitting into words.
-    cut = text[-4 * PREVIEW :] if end else text[: 4 * PREVIEW]
+    cut = text[-4 * width :] if end else text[: 4 * width]
     line = " ".join(cut.split())
-    if len(line) <= PREVIEW:
+    if len(line) <= width:
         return line
-    return "…" + line[1 - PREVIEW :] if end else line[: PREVIEW - 1] + "…"
+    return "…" + line[1 - width :] if end else line[: width - 1] + "…"
 
 
-def prompt_end(rows: Aligned) -> str:
+def prompt_end(rows: Aligned, *, width: int = PREVIEW) -> str:
     """The last of the prompt, for a line in a list."""
     first = next(row for row in rows if row is not None)
-    return preview(_prompt(first) or _context(first), end=True)
+    return preview(_prompt(first) or _context(first), end=True, width=width)
+
+
+def texts(row: Row) -> Iterator[str]:
+    """All that a reader may look for in a sample: prompts, continuations, answers, target and error."""
+    yield from dict.fromkeys(part for asked in row.get("arguments", ()) for part in asked if isinstance(part, str))
+    yield from generated_texts(row)
+    yield target_text(row)
+    yield answer_text(row)
+    yield str(row.get("error") or "")
 
 
 def _answers(row: Row) -> dict[str, Any]:

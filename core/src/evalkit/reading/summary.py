@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from evalkit.costs import Cost
 from evalkit.reading.finished import Run
+from evalkit.results import RunResult
 
 NORMAL_95 = 1.959964
 
@@ -118,50 +119,6 @@ def _values(runs: Sequence[Run], task: str, key: str) -> tuple[float | None, ...
     return tuple(value if isinstance(value, (int, float)) else None for value in found)
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What a run took; None where the run does not say."""
-
-    requested: int | None
-    unique: int | None
-    computed: int | None
-    load: float | None
-    inference: float | None
-    total: float | None
-    joules: float | None
-
-    @property
-    def overhead(self) -> float | None:
-        """Tokens computed for each distinct one; 1 is the limit."""
-        return self.computed / self.unique if self.computed and self.unique else None
-
-    @property
-    def answered_rate(self) -> float | None:
-        """Tokens of the requests a second of inference."""
-        return self.requested / self.inference if self.requested and self.inference else None
-
-    @property
-    def computed_rate(self) -> float | None:
-        """Tokens through the model a second of inference."""
-        return self.computed / self.inference if self.computed and self.inference else None
-
-
 def cost(run: Run) -> Cost:
     """Tokens, seconds and joules of a run."""
-    tokens, seconds = run.results.get("tokens", {}), run.results.get("seconds", {})
-    return Cost(
-        requested=tokens.get("requested"),
-        unique=tokens.get("unique"),
-        computed=tokens.get("computed"),
-        load=seconds.get("load"),
-        inference=seconds.get("inference"),
-        total=seconds.get("total"),
-        joules=_joules(run.manifest),
-    )
-
-
-def _joules(manifest: dict[str, Any]) -> float | None:
-    """Of all attempts together, where the machine had a counter."""
-    found = [source.get("joules") for source in (manifest, *manifest.get("attempts", ()))]
-    numbers = [float(value) for value in found if isinstance(value, (int, float))]
-    return sum(numbers) if numbers else None
+    return RunResult.from_dict({**run.results, "run_dir": run.label}).cost

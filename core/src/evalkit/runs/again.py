@@ -22,9 +22,7 @@ def recorded_spec(
     is never stored, raises ConfigError if it is not among them. Without, secrets are left out: engines find their keys
     in the environment. Raises RunError for fields of a newer evalkit.
     """
-    values = dict(manifest.get("spec", {}))
-    if newer := sorted(set(values) - set(RunSpec.model_fields)):
-        raise RunError(f"{run} was made by another evalkit: it has a field {newer[0]!r}. Upgrade evalkit")
+    values = asked_of(manifest, run)
     if given is None:
         return make_spec(without_redacted(values))
     for field in GIVEN_AGAIN:
@@ -35,12 +33,23 @@ def recorded_spec(
     return make_spec(values)
 
 
+def asked_of(manifest: Mapping[str, Any], run: str) -> dict[str, Any]:
+    """What a run was asked. Raises RunError where its run.json does not say so, or in fields of a newer evalkit."""
+    values = dict(manifest.get("spec", {}))
+    if newer := sorted(set(values) - set(RunSpec.model_fields)):
+        raise RunError(f"{run} was made by another evalkit: it has a field {newer[0]!r}. Upgrade evalkit")
+    if missing := [name for name in ("tasks", "engine", "model") if not values.get(name)]:
+        raise RunError(f"the run.json of {run} does not say {', '.join(missing)}. Start it anew with: evalkit run")
+    return values
+
+
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], run: str) -> list[str]:
     """What a repetition does not share with the run it repeats, a sentence each."""
     found = []
     if before.get("prompts") and before["prompts"] != now["prompts"]:
         found.append(f"the prompts are not those of {run}: its data, tasks or evalkit changed")
-    if before["model"]["fingerprint"] != now["model"]["fingerprint"]:
+    recorded = before.get("model") or {}
+    if "fingerprint" in recorded and recorded["fingerprint"] != now["model"]["fingerprint"]:
         found.append(f"the model's files are not those of {run}")
     return found
 

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-import functools
 import time
+import uuid
 from pathlib import Path
 
 from evalkit import options
 from evalkit.answers.cache import AnswerCache, is_from_cache
+from evalkit.energy import Meter
 from evalkit.engine import BaseInferenceSession, redact
 from evalkit.errors import DiskFullError, RunError
 from evalkit.model import Model
 from evalkit.plugins import get_plugins
-from evalkit.requests import Output, Request
+from evalkit.requests import Output, Request, generated_tokens
 from evalkit.results import RunResult, Seconds
 from evalkit.runs.context import RunContext
 from evalkit.runs.environment import fingerprint, prompts_hash
 from evalkit.runs.folder import RunFolder, default_path
 from evalkit.runs.infer import OnProgress, check_lengths, infer
-from evalkit.runs.journal import Journal
+from evalkit.runs.journal import Journal, Spent
 from evalkit.runs.plan import Asked, make_plan
-from evalkit.runs.resolve import build_engine, portable, resolve_model
+from evalkit.runs.progress import progress_reporter
+from evalkit.runs.resolve import choose_engine, portable, resolve_model
 from evalkit.runs.score import Tally, samples
 from evalkit.runs.spec import RunSpec
 from evalkit.runs.summary import summarize, warnings
+from evalkit.tasks.context import chat_template
 from evalkit.tasks.files import is_task_file
 
 Questions = dict[str, list[tuple[Asked, ...]]]
@@ -37,11 +40,12 @@ class Attempt:
         self.started = time.perf_counter()
         self.on_progress = on_progress
         self.written = 0
-        self.engine, engine_spec = build_engine(spec.engine, spec.engine_args)
+        self.engine, engine_spec = choose_engine(spec)
         asked = options.build(Model, {"path": spec.model, **spec.model_args}, "the model")
         self.plan = make_plan(spec)
         self.model = resolve_model(asked, engine_spec)
-        self.spec = portable(spec)
+        self.is_remote = engine_spec.remote
+        self.spec = portable(spec, is_remote=self.is_remote)
         self.answers = AnswerCache(self.engine, spec.engine, self.model) if spec.cache else None
 
     def execute(self, folder: RunFolder | None) -> RunResult:
@@ -70,8 +74,7 @@ class Attempt:
         check_lengths(session, by_task, truncate=self.spec.truncate)
 
     def _requests(self, session: BaseInferenceSession) -> Questions:
-        chat = functools.partial(session.apply_chat_template, **self.spec.chat_template_args)
-        template = chat if self.spec.apply_chat_template else None
+        template = chat_template(session, self.spec.chat_template_args) if self.spec.apply_chat_template else None
         return {name: task.ask(self.spec.seed, template) for name, task in self.plan.tasks.items()}
 
     def _start(self, session: BaseInferenceSession, requests: Questions, load: float) -> RunResult:
@@ -81,10 +84,11 @@ class Attempt:
             else default_path("-".join(Path(name).stem if is_task_file(name) else name for name in self.spec.tasks))
         )
         manifest = {
+            "id": uuid.uuid4().hex,
             "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "status": "running",
             "spec": redact(self.spec.model_dump(exclude={"output"})),
-            "model": {"path": redact(self.model.path), "fingerprint": fingerprint(self.model.path)},
+            "model": {"path": redact(self.model.path), "fingerprint": self._fingerprint()},
             "requests": len(_unique(requests)),
             "prompts": prompts_hash(_unique(requests)),
         }
@@ -101,9 +105,13 @@ class Attempt:
         finally:
             folder.release()
 
+    def _fingerprint(self) -> str | None:
+        # A server's model may have the name of a folder that happens to lie here.
+        return None if self.is_remote else fingerprint(self.model.path)
+
     def _check_model(self, folder: RunFolder) -> None:
         recorded = folder.manifest().get("model") or {}
-        if "fingerprint" in recorded and recorded["fingerprint"] != fingerprint(self.model.path):
+        if "fingerprint" in recorded and recorded["fingerprint"] != self._fingerprint():
             raise RunError(f"the model at {self.model.path} changed since {folder.path} was started. Start a new run")
 
     def _answer(
@@ -116,25 +124,46 @@ class Attempt:
         context = self._context(folder, session)
         with Journal(folder.journal_path) as journal:
             get_plugins().hook.run_started(run=context)
+            outputs = self._infer(context, session, requests, journal, load)
+            result = self._score(context, journal, requests, outputs)
+        get_plugins().hook.run_finished(run=context, result=result)
+        folder.update_manifest(status="finished")
+        return result
+
+    def _infer(
+        self,
+        context: RunContext,
+        session: BaseInferenceSession,
+        requests: Questions,
+        journal: Journal,
+        load: float,
+    ) -> dict[str, Output]:
+        """All answers; what they cost is in the journal."""
+        with Meter() as meter:
             started = time.perf_counter()
+
+            def spent() -> Spent:
+                return Spent(session.token_counts(), load, time.perf_counter() - started, meter.energy())
+
+            asked = _unique(requests)
             try:
                 outputs = infer(
                     session,
-                    _unique(requests),
+                    asked,
                     journal,
                     batch_size=self.spec.rows,
                     on_progress=self.on_progress,
+                    on_answer=progress_reporter(context, session, len(asked)),
                     answers=self.answers,
+                    spent=spent,
                 )
             finally:
                 self.written = journal.written
                 if self.answers is not None:
                     self.answers.flush()
-            journal.finish_attempt(session.token_counts(), load, time.perf_counter() - started)
-            result = self._score(context, journal, requests, outputs)
-        get_plugins().hook.run_finished(run=context, result=result)
-        folder.update_manifest(status="finished")
-        return result
+            meter.read()
+            journal.finish_attempt(spent())
+        return outputs
 
     def _context(self, folder: RunFolder, session: BaseInferenceSession) -> RunContext:
         planned = self.plan.tasks
@@ -160,17 +189,19 @@ class Attempt:
                 tally.add(sample)
                 get_plugins().hook.sample_scored(run=context, sample=sample)
         summary = summarize(self.plan, tallies)
-        tokens, load, inference = journal.costs()
+        spent = journal.costs()
         return RunResult(
             run_dir=str(context.folder.path),
             results=summary.results,
-            tokens=tokens,
-            seconds=Seconds(load, inference, time.perf_counter() - self.started),
+            tokens=spent.tokens,
+            seconds=Seconds(spent.load, spent.inference, time.perf_counter() - self.started),
             errors=sum(output.error is not None for output in outputs.values()),
             unusable=sum(tally.unusable for tally in tallies.values()),
             details=summary.details,
             warnings=(*warnings(tallies, journal), *self._cache_warnings()),
             from_cache=sum(is_from_cache(output) for output in outputs.values()),
+            tokens_out=generated_tokens(output for output in outputs.values() if not is_from_cache(output)),
+            energy=spent.energy,
         )
 
     def _cache_warnings(self) -> list[str]:

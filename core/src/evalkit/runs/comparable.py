@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.errors import RunError
-from evalkit.runs.folder import RESULTS, RunFolder
-from evalkit.runs.samples import TaskSamples, read_samples, sample_path
+from evalkit.runs.folder import RunFolder
+from evalkit.runs.samples import TaskSamples, check_samples, read_samples, sample_path
 
 SHOWN_NAMES = 3
 
@@ -26,9 +26,9 @@ class Scored:
     def results(self) -> dict[str, Any]:
         """Its results.json. Raises RunError where the run is not finished."""
         folder = RunFolder.open(self.path)
-        if folder.manifest()["status"] != "finished" or not (self.path / RESULTS).is_file():
-            raise RunError(f"run {self.name} is not finished. Continue it with: evalkit resume {self.path}")
-        return folder.read_json(RESULTS)
+        if folder.manifest().get("status") != "finished":
+            raise RunError(f"run {self.name} is not finished. Complete it with: evalkit resume {self.path}")
+        return folder.results()
 
     @property
     def tasks(self) -> Mapping[str, str]:
@@ -53,7 +53,8 @@ class Scored:
         return [key for key in self.results["results"].get(group, {}) if "_stderr," not in key]
 
     def samples(self, task: str) -> TaskSamples:
-        """What it scored."""
+        """What it scored. Raises RunError where the file is missing or damaged."""
+        check_samples(self.path, self.results, [task])
         return read_samples(sample_path(self.path, task))
 
 

@@ -35,7 +35,7 @@ class Documents(NamedTuple):
 def planned_docs(task: Task, spec: RunSpec) -> Documents:
     """A task's documents. Raises DataError, also where none of them can be used, and ConfigError."""
     everything = _documents(task, task.split, spec.data_dir)
-    chosen = everything[: spec.limit]
+    chosen = everything[: spec.limited(len(everything))]
     warnings: tuple[str, ...] = ()
     if task.takes_shots and task.fewshot.n:
         pool = _pool(task, spec)

@@ -97,6 +97,18 @@ class RunFolder:
         self.release()
         shutil.rmtree(self.path, ignore_errors=True)
 
+    def results(self) -> dict[str, Any]:
+        """What results.json says. Raises RunError where it is damaged, or the run is not finished."""
+        if not (self.path / RESULTS).is_file():
+            raise RunError(f"run {self.path} is not finished. Complete it with: evalkit resume {self.path}")
+        found = self.read_json(RESULTS)
+        if not isinstance(found.get("results"), dict):
+            raise RunError(
+                f"{self.path / RESULTS} is damaged (it holds no scores). "
+                f"Score it again with: evalkit resume {self.path}"
+            )
+        return found
+
     def manifest(self) -> dict[str, Any]:
         """What run.json says. Raises RunError where it is damaged."""
         manifest = self.read_json(MANIFEST)
@@ -104,7 +116,8 @@ class RunFolder:
             raise RunError(
                 f"{self.path} has format {manifest.get('format')}, this evalkit reads {FORMAT}. Upgrade evalkit"
             )
-        if not isinstance(manifest.get("spec", {}), dict):
+        parts = (manifest.get("spec", {}), manifest.get("model") or {})
+        if not all(isinstance(part, dict) for part in parts):
             raise RunError(f"{self.path / MANIFEST} is damaged (it does not say what was asked). Start the run again")
         return manifest
 
@@ -141,13 +154,15 @@ class RunFolder:
                 )
             self._parts[name].write(text + "\n")
 
-    def commit(self) -> None:
-        """Make the files of `append_line` appear under their names."""
+    def commit(self) -> dict[str, Path]:
+        """Make the files of `append_line` appear under their names; those files by name."""
         with disk_errors(self.path):
             for name, part in self._parts.items():
                 part.close()
                 Path(part.name).replace(self.path / name)
+        done = {name: self.path / name for name in self._parts}
         self._parts.clear()
+        return done
 
 
 def default_path(label: str, root: Path | None = None) -> Path:

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from evalkit.encoding import kind_of
 from evalkit.engine import BaseInferenceSession, batched
 from evalkit.errors import RequestError
 from evalkit.requests import Output, Request
-from evalkit.runs.journal import Journal, kind_of
+from evalkit.runs.journal import Journal, Spent
 
 if TYPE_CHECKING:
     from evalkit.answers.cache import AnswerCache
@@ -29,6 +30,8 @@ class Progress:
 
 
 OnProgress = Callable[[Progress], None]
+OnAnswer = Callable[[int, Output], None]
+"""Is called with the number of requests that have an answer, and with the newest answer."""
 
 
 def check_lengths(session: BaseInferenceSession, requests: Mapping[str, Sequence[Request]], *, truncate: bool) -> None:
@@ -54,9 +57,14 @@ def infer(
     *,
     batch_size: int | None,
     on_progress: OnProgress | None = None,
+    on_answer: OnAnswer | None = None,
     answers: AnswerCache | None = None,
+    spent: Callable[[], Spent] | None = None,
 ) -> dict[str, Output]:
-    """All outputs by request key; those in the journal or among `answers` are not asked again."""
+    """All outputs by request key; those in the journal or among `answers` are not asked again.
+
+    `spent` says what this attempt has cost so far, which is journaled with each answer.
+    """
     restored = journal.outputs()
     outputs = {key: restored[key] for key in requests if key in restored}
     by_kind: dict[str, list[tuple[str, Request]]] = {}
@@ -68,12 +76,14 @@ def infer(
         pending = [(key, request) for key, request in asked if key not in outputs]
         before = len(asked) - len(pending)
         for done, (key, output) in enumerate(_ask(session, kind, pending, batch_size), start=1):
-            journal.put(key, output, session.token_counts())
+            journal.put(key, output, spent() if spent else None)
             outputs[key] = output
             if answers is not None:
                 answers.add(key, requests[key], output)
             if on_progress:
                 on_progress(Progress(kind, before + done, len(asked), before))
+            if on_answer:
+                on_answer(len(outputs), output)
         session.gc()
     return outputs
 

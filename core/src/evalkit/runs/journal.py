@@ -7,7 +7,6 @@ checksum, and its key is a hash of the request, so that a changed request is ask
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import json
 import sqlite3
@@ -18,35 +17,33 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from evalkit.encoding import KINDS, decode_output, encode_output, kind_of
+from evalkit.energy import Energy
 from evalkit.errors import DiskFullError, RunError, one_line
-from evalkit.requests import (
-    GenerationOutput,
-    GenerationRequest,
-    LoglikelihoodOutput,
-    LoglikelihoodRequest,
-    Output,
-    Request,
-    RollingLoglikelihoodOutput,
-    TokenCounts,
-)
+from evalkit.requests import LoglikelihoodRequest, Output, Request, TokenCounts
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS outputs (key TEXT PRIMARY KEY, kind TEXT, output TEXT, failed INTEGER, checksum INTEGER);
 CREATE TABLE IF NOT EXISTS attempts (
     number INTEGER PRIMARY KEY, requested INTEGER, unique_tokens INTEGER, computed INTEGER, load REAL, inference REAL);
+CREATE TABLE IF NOT EXISTS energy (attempt INTEGER PRIMARY KEY, joules REAL, counters TEXT);
 """
-KINDS: dict[str, type[Output]] = {
-    "generation": GenerationOutput,
-    "loglikelihood": LoglikelihoodOutput,
-    "rolling": RollingLoglikelihoodOutput,
-}
+COLUMNS = 5
+PROBES = (
+    "SELECT key, kind, output, failed, checksum FROM outputs LIMIT 0",
+    "SELECT number, requested, unique_tokens, computed, load, inference FROM attempts LIMIT 0",
+)
+"""A damaged schema is found by them, before any answer is asked for."""
 
 
-def kind_of(request: Request) -> str:
-    """The request's kind, a key of KINDS."""
-    if isinstance(request, GenerationRequest):
-        return "generation"
-    return "loglikelihood" if isinstance(request, LoglikelihoodRequest) else "rolling"
+@dataclasses.dataclass(frozen=True, slots=True)
+class Spent:
+    """Tokens, seconds of loading and of inference, and energy. None: not counted."""
+
+    tokens: TokenCounts | None = None
+    load: float = 0.0
+    inference: float = 0.0
+    energy: Energy | None = None
 
 
 def request_key(request: Request) -> str:
@@ -79,13 +76,13 @@ class Journal:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
 
-    def put(self, key: str, output: Output, counts: TokenCounts | None = None) -> None:
+    def put(self, key: str, output: Output, spent: Spent | None = None) -> None:
         """Write one output, and with it what this attempt has cost so far."""
         with self._guard(), self._db:
             self._db.execute("BEGIN")
             self._db.execute("INSERT OR REPLACE INTO outputs VALUES (?, ?, ?, ?, ?)", _row(key, output))
-            if counts is not None:
-                self._write_counts(counts)
+            if spent is not None:
+                self._write_spent(spent)
         self.written += 1
 
     def put_all(self, outputs: Mapping[str, Output]) -> None:
@@ -96,14 +93,11 @@ class Journal:
             self._db.executemany("INSERT OR REPLACE INTO outputs VALUES (?, ?, ?, ?, ?)", rows)
         self.written += len(outputs)
 
-    def finish_attempt(self, counts: TokenCounts | None, load: float, inference: float) -> None:
-        """Write what this attempt has cost: tokens and seconds."""
+    def finish_attempt(self, spent: Spent) -> None:
+        """Write what this attempt has cost."""
         with self._guard(), self._db:
             self._db.execute("BEGIN")
-            self._write_counts(counts or TokenCounts())
-            self._db.execute(
-                "UPDATE attempts SET load = ?, inference = ? WHERE number = ?", (load, inference, self.attempt)
-            )
+            self._write_spent(spent)
 
     def outputs(self) -> dict[str, Output]:
         """Every good output by key. Damaged and failed ones are left out, and so asked again."""
@@ -112,7 +106,7 @@ class Journal:
         with self._guard():
             rows = self._db.execute("SELECT rowid, key, kind, output, failed, checksum FROM outputs").fetchall()
         for rowid, key, kind, text, failed, checksum in rows:
-            if _checksum(key, kind, text, failed) != checksum or kind not in KINDS:
+            if checksum not in _checksums(key, kind, text, failed) or kind not in KINDS:
                 bad.append(rowid)
             elif not failed:
                 found[key] = decode_output(kind, text)
@@ -126,32 +120,47 @@ class Journal:
             count: int = self._db.execute("SELECT COUNT(*) FROM outputs WHERE NOT failed").fetchone()[0]
         return count
 
-    def costs(self) -> tuple[TokenCounts | None, float, float]:
-        """Tokens (None where no attempt counted), seconds of loading and of inference, over all attempts."""
+    def costs(self) -> Spent:
+        """Over all attempts. Tokens are None where no attempt counted, energy where any did not."""
         query = "SELECT SUM(requested), SUM(unique_tokens), SUM(computed), SUM(load), SUM(inference) FROM attempts"
         with self._guard():
             requested, unique, computed, load, inference = self._db.execute(query).fetchone()
         counts = TokenCounts(requested or 0, unique or 0, computed or 0)
-        return (counts if counts.requested else None), load or 0.0, inference or 0.0
+        return Spent(counts if counts.requested else None, load or 0.0, inference or 0.0, self._energy())
+
+    def _energy(self) -> Energy | None:
+        with self._guard():
+            rows = self._db.execute(
+                "SELECT joules, counters FROM attempts LEFT JOIN energy ON attempt = number ORDER BY number"
+            ).fetchall()
+        # A sum that lacks an attempt would look like all of it.
+        if not rows or any(joules is None for joules, _ in rows):
+            return None
+        names = (name for _, counters in rows for name in json.loads(counters))
+        return Energy(sum(joules for joules, _ in rows), tuple(dict.fromkeys(names)))
 
     def close(self) -> None:
         """Close the file; may be called more than once."""
         self._db.close()
 
-    def _write_counts(self, counts: TokenCounts) -> None:
-        self._db.execute(
-            "INSERT INTO attempts (number, requested, unique_tokens, computed) VALUES (?, ?, ?, ?) "
-            "ON CONFLICT (number) DO UPDATE SET requested = excluded.requested, "
-            "unique_tokens = excluded.unique_tokens, computed = excluded.computed",
-            (self.attempt, counts.requested, counts.unique, counts.computed),
-        )
+    def _write_spent(self, spent: Spent) -> None:
+        counts, energy = spent.tokens or TokenCounts(), spent.energy
+        row = (self.attempt, counts.requested, counts.unique, counts.computed, spent.load, spent.inference)
+        self._db.execute("INSERT OR REPLACE INTO attempts VALUES (?, ?, ?, ?, ?, ?)", row)
+        # A counter that failed takes back what it had said.
+        self._db.execute("DELETE FROM energy WHERE attempt = ?", (self.attempt,))
+        if energy is not None:
+            counters = json.dumps(energy.counters)
+            self._db.execute("INSERT INTO energy VALUES (?, ?, ?)", (self.attempt, energy.joules, counters))
 
     def _open(self) -> sqlite3.Connection:
         try:
             return _connect(self.path)
         except sqlite3.DatabaseError as error:
-            if not self.path.exists() or isinstance(error, sqlite3.OperationalError):
+            if not self.path.exists() or not _is_damage(error):
                 raise _as_run_error(error, self.path) from error
+        except UnicodeDecodeError:
+            pass  # a damaged name in a message of SQLite's own
         return self._salvage()
 
     def _salvage(self) -> sqlite3.Connection:
@@ -187,8 +196,11 @@ def _connect(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
         db.executescript(SCHEMA)
-        verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-    except sqlite3.Error:
+        for query in PROBES:
+            db.execute(query)
+        # Not the quick check: it does not see an index that differs from its table, where later queries fail.
+        verdict = db.execute("PRAGMA integrity_check(1)").fetchone()[0]
+    except (sqlite3.Error, UnicodeDecodeError):
         db.close()
         raise
     if verdict != "ok":
@@ -198,12 +210,19 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _readable_rows(path: Path) -> Iterator[tuple[Any, ...]]:
-    with suppress(sqlite3.DatabaseError):
+    with suppress(sqlite3.DatabaseError, UnicodeDecodeError):
         db = sqlite3.connect(path)
         db.text_factory = _lenient
-        cursor = db.execute("SELECT key, kind, output, failed, checksum FROM outputs NOT INDEXED")
+        # By place: the names of columns may be what is damaged. The checksum tells whether a row is one.
+        cursor = db.execute("SELECT * FROM outputs NOT INDEXED")
         while (row := cursor.fetchone()) is not None:
-            yield row
+            if len(row) == COLUMNS:
+                yield row
+
+
+def _is_damage(error: sqlite3.DatabaseError) -> bool:
+    """Whether the file's content is at fault, and not its disk, its permissions or another process."""
+    return not isinstance(error, sqlite3.OperationalError) or error.sqlite_errorcode == sqlite3.SQLITE_ERROR
 
 
 def _as_run_error(error: sqlite3.Error, path: Path) -> RunError:
@@ -215,40 +234,22 @@ def _as_run_error(error: sqlite3.Error, path: Path) -> RunError:
     return RunError(f"journal {path} cannot be used ({one_line(error)}). Check the disk and its permissions")
 
 
-def _checksum(key: str, kind: str, text: str, failed: int) -> int:
-    return zlib.crc32(f"{key}\n{kind}\n{failed}\n{text}".encode())
+def _checksums(key: str, kind: str, text: str, failed: int) -> tuple[int, int]:
+    """The checksum of a record, and the one that older versions gave it."""
+    return zlib.crc32(f"{key}\n{kind}\n{failed}\n{text}".encode()), zlib.crc32(f"{key}\n{text}".encode())
 
 
 def _row(key: str, output: Output) -> tuple[str, str, str, int, int]:
     kind, text = encode_output(output)
     failed = int(output.error is not None)
-    return key, kind, text, failed, _checksum(key, kind, text, failed)
-
-
-def encode_output(output: Output) -> tuple[str, str]:
-    """An output's kind and its fields as JSON."""
-    kind = next(name for name, cls in KINDS.items() if isinstance(output, cls))
-    return kind, json.dumps(dataclasses.asdict(output))
-
-
-def decode_output(kind: str, text: str) -> Output:
-    """The output that `encode_output` was given."""
-    output: Output = _adapter(kind).validate_python(json.loads(text))
-    return output
-
-
-@functools.cache
-def _adapter(kind: str) -> Any:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(KINDS[kind])
+    return key, kind, text, failed, _checksums(key, kind, text, failed)[0]
 
 
 def count_answers(path: Path) -> int:
     """Answers in a journal that another process may be writing to; 0 where it cannot be read."""
     if not path.is_file():
         return 0
-    with suppress(sqlite3.Error):
+    with suppress(sqlite3.Error, UnicodeDecodeError):
         # "immutable" leaves no files behind, but must not be said of a journal that is being written to.
         still = "" if path.with_name(f"{path.name}-wal").exists() else "&immutable=1"
         db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro{still}", uri=True)

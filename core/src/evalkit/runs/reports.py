@@ -10,21 +10,23 @@ from evalkit.hooks import hookimpl
 from evalkit.results import RunResult, Sample
 from evalkit.runs.context import RunContext
 from evalkit.runs.folder import RESULTS
-from evalkit.runs.samples import sample_path
+from evalkit.runs.samples import PREFIX, describe_files, sample_path
+
+ENCODER = json.JSONEncoder(ensure_ascii=False, default=str)
 
 
 @hookimpl
 def sample_scored(run: RunContext, sample: Sample) -> None:
     """Add the sample to its task's file."""
-    row = json.dumps(sample.to_dict(), ensure_ascii=False, default=str)
-    run.folder.append_line(sample_path(run.folder.path, sample.task).name, row)
+    run.folder.append_line(sample_path(run.folder.path, sample.task).name, ENCODER.encode(sample.to_dict()))
 
 
 @hookimpl
 def run_finished(run: RunContext, result: RunResult) -> None:
     """Write the results, and let the sample files appear."""
-    run.folder.commit()
-    run.folder.write_json(RESULTS, results_document(run, result))
+    files = run.folder.commit()
+    samples = {name: path for name, path in files.items() if name.startswith(PREFIX)}
+    run.folder.write_json(RESULTS, {**results_document(run, result), "sample_files": describe_files(samples)})
 
 
 def results_document(run: RunContext, result: RunResult) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 from evalkit import options
 from evalkit.engine import BaseEngine
 from evalkit.errors import ModelNotFoundError, UnknownNameError, did_you_mean
+from evalkit.isolation.engine import IsolatedEngine
 from evalkit.model import Model
 from evalkit.plugins import get_plugins, load_engine_class
 from evalkit.runs.spec import RunSpec
@@ -24,6 +25,14 @@ def build_engine(name: str, args: dict[str, Any]) -> tuple[BaseEngine, EngineSpe
     return options.build(cls, args, f"engine {name!r}"), spec
 
 
+def choose_engine(spec: RunSpec) -> tuple[BaseEngine, EngineSpec]:
+    """The engine of a run, in a process of its own where that is wanted."""
+    if not spec.isolate:
+        return build_engine(spec.engine, spec.engine_args)
+    _, engine = load_engine_class(spec.engine)
+    return IsolatedEngine(spec.engine, spec.engine_args, restarts=spec.restarts), engine
+
+
 def spec_of(engine: BaseEngine) -> EngineSpec:
     """The spec that an engine is registered with; one of its own where it is not."""
     reference = f"{type(engine).__module__}:{type(engine).__qualname__}"
@@ -33,6 +42,8 @@ def spec_of(engine: BaseEngine) -> EngineSpec:
 
 def resolve_model(model: Model, engine: EngineSpec) -> Model:
     """`model` with a registered name replaced by a local path in the engine's format. Raises ModelError."""
+    if engine.remote:
+        return model
     plugins = get_plugins()
     if Path(model.path).exists():
         return dataclasses.replace(model, path=str(Path(model.path).absolute()))
@@ -58,9 +69,9 @@ def looks_like_path(name: str) -> bool:
     return name.startswith(("/", "./", "../", "~")) or name.count("/") > 1 or name.endswith((".gguf", ".safetensors"))
 
 
-def portable(spec: RunSpec) -> RunSpec:
-    """`spec` with local paths made absolute, so that a resume may start elsewhere."""
-    paths = {"model": spec.model, "data_dir": spec.data_dir}
+def portable(spec: RunSpec, *, is_remote: bool = False) -> RunSpec:
+    """`spec` with local paths made absolute, so that a resume may start elsewhere; a remote model's name is no path."""
+    paths = {"model": None if is_remote else spec.model, "data_dir": spec.data_dir}
     tasks = [str(Path(name).absolute()) if is_task_file(name) else name for name in spec.tasks]
     of_model = {**spec.model_args, **_absolute({name: spec.model_args.get(name) for name in MODEL_PATHS})}
     return spec.model_copy(update={**_absolute(paths), "tasks": tasks, "model_args": of_model})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,7 +23,7 @@ class RunSpec(BaseModel):
     engine_args: dict[str, Any] = {}
     model_args: dict[str, Any] = {}
     num_fewshot: Annotated[int, Field(ge=0)] | None = None
-    limit: Annotated[int, Field(ge=1)] | None = None
+    limit: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] | None = None
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     gen: dict[str, Any] = {}
     apply_chat_template: bool = False
@@ -33,9 +34,17 @@ class RunSpec(BaseModel):
     allow_code_execution: bool = False
     truncate: bool = False
     cache: bool = False
+    isolate: bool = False
+    restarts: Annotated[int, Field(ge=0)] = 0
     seed: int = DEFAULT_SEED
     data_dir: str | None = None
     output: str | None = None
+
+    def limited(self, available: int) -> int:
+        """How many of a task's documents are asked about; a share is rounded up, as lm-evaluation-harness does."""
+        if self.limit is None:
+            return available
+        return math.ceil(available * self.limit) if self.limit < 1 else int(self.limit)
 
     @property
     def is_multiturn(self) -> bool:

@@ -1,76 +1,101 @@
-"""What a tracker of experiments is told about a run, and the promise that none of them can lose one."""
+"""What a tracker of experiments is told about a run: who it is, how far it is, and what came out."""
 
 from __future__ import annotations
 
-import os
-import sys
+import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from evalkit.errors import one_line
 from evalkit.runs.folder import RESULTS
 
 if TYPE_CHECKING:
     from evalkit.results import RunResult
     from evalkit.runs.context import RunContext
-
-PROJECT = "evalkit"
-OFF, PLAIN_ON = ("", "0", "false", "off", "no"), ("1", "true", "on", "yes")
+    from evalkit.runs.progress import RunProgress
 
 
 @dataclass(frozen=True, slots=True)
-class Tracked:
-    """A finished run as trackers see it. Times are seconds since 1970; no parameter holds a secret.
+class TrackedRun:
+    """A run at its start. `id` stays the same when the run is resumed; no parameter holds a secret.
+
+    `started` is in seconds since 1970.
+    """
+
+    id: str
+    project: str
+    name: str
+    parameters: dict[str, Any]
+    started: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrackedResult:
+    """A run at its end: its metrics, and files to keep with it. `ended` is in seconds since 1970.
 
     Metrics are named "task/metric", with ".filter" behind where a filter has a name, and "_stderr" for errors.
     """
 
-    project: str
-    name: str
-    parameters: dict[str, Any]
     metrics: dict[str, float]
     files: tuple[Path, ...]
-    started: float
     ended: float
 
 
-def track(variable: str, run: RunContext, result: RunResult, send: Callable[[Tracked], None]) -> None:
-    """Send the run where the environment variable is set: to the project it names, or to "evalkit" where it says 1.
+class Tracker(Protocol):
+    """One run at a tracker. Its methods are called from one thread, in this order, and may raise whatever they like."""
 
-    Whatever the tracker raises becomes one line on stderr: the run is complete without it.
-    """
-    project = os.environ.get(variable, "").strip()
-    if project.lower() in OFF:
-        return
-    try:
-        send(tracked(PROJECT if project.lower() in PLAIN_ON else project, run, result))
-    except (Exception, SystemExit) as error:  # somebody else's code, and perhaps their server
-        cause = f"{type(error).__name__}: {one_line(error)}"
-        print(f"warning: {variable} is set, but this run was not logged ({cause}); it is complete", file=sys.stderr)
+    def start(self, run: TrackedRun) -> None:
+        """Create the run, or continue the one of the same id."""
+
+    def progress(self, metrics: dict[str, float], answered: int) -> None:
+        """Add numbers that are true now, once `answered` requests have an answer."""
+
+    def finish(self, result: TrackedResult) -> None:
+        """Add the result and end the run."""
 
 
-def tracked(project: str, run: RunContext, result: RunResult) -> Tracked:
-    """The run's name, parameters, metrics and files. Call it once results.json is written."""
+def tracked_run(project: str, run: RunContext) -> TrackedRun:
+    """The run's id, name and parameters."""
     manifest = run.folder.manifest()
-    ended = time.time()
     spec = {name: value for name, value in _flat(manifest["spec"]) if value is not None}
-    return Tracked(
+    return TrackedRun(
+        id=manifest.get("id") or _id_of_an_older_run(manifest),
         project=project,
         name=run.folder.path.name,
         parameters={
             **spec,
-            "model.fingerprint": manifest["model"]["fingerprint"] or "none",
+            "model.fingerprint": (manifest.get("model") or {}).get("fingerprint") or "none",
             "prompts": manifest.get("prompts", ""),
             **dict(_flat({"engine": run.engine})),
         },
-        metrics={**dict(_scores(result)), **dict(_costs(result))},
-        files=(run.folder.path / RESULTS,),
-        started=ended - result.seconds.total,
-        ended=ended,
+        started=time.time(),
     )
+
+
+def tracked_result(run: RunContext, result: RunResult) -> TrackedResult:
+    """The run's metrics and files. Call it once results.json is written."""
+    metrics = {**dict(_scores(result)), **dict(_costs(result))}
+    return TrackedResult(metrics=metrics, files=(run.folder.path / RESULTS,), ended=time.time())
+
+
+def progress_metrics(progress: RunProgress) -> dict[str, float]:
+    """A run's progress under the names that trackers see."""
+    found: dict[str, float] = {
+        "progress/answered": progress.answered,
+        "progress/total": progress.total,
+        "progress/failed": progress.failed,
+        "progress/seconds": progress.seconds,
+    }
+    if progress.tokens is not None and progress.tokens_per_second is not None:
+        found |= {"progress/tokens": progress.tokens.computed, "progress/tokens_per_second": progress.tokens_per_second}
+    return {name: float(value) for name, value in found.items()}
+
+
+def _id_of_an_older_run(manifest: Mapping[str, Any]) -> str:
+    """For runs whose run.json has no id yet."""
+    return hashlib.sha256(f"{manifest.get('created')} {manifest.get('prompts')}".encode()).hexdigest()[:32]
 
 
 def _scores(result: RunResult) -> Iterator[tuple[str, float]]:
@@ -82,11 +107,7 @@ def _scores(result: RunResult) -> Iterator[tuple[str, float]]:
 
 
 def _costs(result: RunResult) -> Iterator[tuple[str, float]]:
-    if result.tokens is not None:
-        for name in ("requested", "unique", "computed"):
-            yield f"tokens/{name}", float(getattr(result.tokens, name))
-    for name in ("load", "inference", "total"):
-        yield f"seconds/{name}", float(getattr(result.seconds, name))
+    yield from result.cost.numbers()
     yield "errors", float(result.errors)
     yield "unusable_documents", float(result.unusable)
 

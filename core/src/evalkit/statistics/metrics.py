@@ -18,7 +18,8 @@ def metric_interval(metric: Metric, value: float, error: float | None, values: S
     """The interval of `value`, the aggregate of independent documents, with its standard error where there is one.
 
     Wilson for shares, Student's t for other means and whatever has a standard error (for perplexities on the scale of
-    logarithms), the bootstrap for the rest. None where nothing can be said: one document, equal values, an infinite value.
+    logarithms), the bootstrap for the rest. None where nothing can be said: a single document, equal values, an
+    infinite perplexity.
     """
     if not math.isfinite(value):
         return None

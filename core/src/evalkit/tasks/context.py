@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from evalkit.engine import BaseInferenceSession
 from evalkit.requests import Message
 
 ChatTemplate = Callable[..., str]
 """`template(messages, add_generation_prompt=True)` gives the text of a conversation."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionTemplate:
+    """A session's chat template with its variables; `sends_messages`: what is generated needs no text."""
+
+    session: BaseInferenceSession
+    variables: Mapping[str, Any]
+    sends_messages: bool
+
+    def __call__(self, messages: Sequence[Message], **more: Any) -> str:
+        """The text of a conversation. Raises RequestError where the session has no template."""
+        return self.session.apply_chat_template(messages, **{**self.variables, **more})
+
+
+def chat_template(session: BaseInferenceSession, variables: Mapping[str, Any]) -> SessionTemplate:
+    """The template of `session`."""
+    return SessionTemplate(session, variables, session.takes_messages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +73,20 @@ class Context:
             return self.instruction + shots + joined(question, self.answer_prefix, self.answer_delimiter)
         return self._conversation(self.chat_template, question)
 
+    def asked(self, question: str) -> dict[str, Any]:
+        """What a GenerationRequest asks with: messages where the session takes them, else the text."""
+        template = self.chat_template
+        # The beginning of an answer is text: few servers go on from a message.
+        if isinstance(template, SessionTemplate) and template.sends_messages and not self.answer_prefix:
+            return {"messages": tuple(self._turns(question)), "chat_template_kwargs": dict(template.variables)}
+        return {"prompt": self.render(question)}
+
     @property
     def instruction(self) -> str:
         """The user's instruction and the task's description."""
         return joined(self.system, self.description, self.delimiter)
 
-    def _conversation(self, template: ChatTemplate, question: str) -> str:
+    def _turns(self, question: str) -> list[Message]:
         turns = [_message("system", self.instruction)] if self.instruction else []
         if self.multiturn:
             turns += [turn for shot in self.shots for turn in shot.turns()]
@@ -66,6 +94,10 @@ class Context:
         else:
             shots = "".join(shot.render(self.delimiter) for shot in self.shots)
             turns.append(_message("user", shots + question))
+        return turns
+
+    def _conversation(self, template: ChatTemplate, question: str) -> str:
+        turns = self._turns(question)
         if not self.answer_prefix:
             return template(turns)
         return continued(template, [*turns, _message("assistant", self.answer_prefix)])

@@ -78,7 +78,7 @@ class Generate(Task):
     def requests(self, doc: Doc, context: Context, metrics: Sequence[Metric]) -> tuple[Request, ...]:
         """The same request for each repeat; sampled ones get seeds of their own later."""
         request = GenerationRequest(
-            prompt=context.render(self.prompt(doc)),
+            **context.asked(self.prompt(doc)),
             # A stop string may occur in a thought, which must not end there.
             stop=() if self.think_end else self.stops,
             max_new_tokens=self.max_new_tokens,

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
-import jinja2
-import jinja2.sandbox
 import llama_cpp
 
-from evalkit.errors import RequestError, one_line
+from evalkit.chat_templates import render_template
 from evalkit.requests import Message
 from evalkit_llamacpp.load import metadata
 
@@ -64,24 +60,15 @@ class GGUFTokenizer:
         **variables: Any,
     ) -> str:
         """Chat messages as text. Raises RequestError where there is no template, or it refuses the messages."""
-        try:
-            if not self.chat_template:
-                raise jinja2.TemplateError("the file holds none")
-            template = _environment().from_string(self.chat_template)
-            text: str = template.render(
-                messages=[dict(message) for message in messages],
-                tools=[dict(tool) for tool in tools] if tools else None,
-                add_generation_prompt=add_generation_prompt,
-                bos_token=self._bos_text,
-                eos_token=self.eos_text or "",
-                **variables,
-            )
-        except (jinja2.TemplateError, TypeError, ValueError) as error:
-            raise RequestError(
-                f"the chat template cannot be used ({one_line(error, 160)}). Leave out --apply-chat-template, "
-                "or give one with --model-arg chat_template=FILE"
-            ) from error
-        return text
+        return render_template(
+            self.chat_template,
+            messages,
+            tools=tools,
+            add_generation_prompt=add_generation_prompt,
+            bos_token=self._bos_text,
+            eos_token=self.eos_text or "",
+            **variables,
+        )
 
     def _encode(self, text: str, special: bool) -> list[int]:
         raw = text.encode("utf-8", errors="replace")
@@ -93,18 +80,3 @@ class GGUFTokenizer:
 
     def _spell(self, token: int) -> str:
         return self.decode([token], skip_special=False)
-
-
-def _environment() -> jinja2.sandbox.ImmutableSandboxedEnvironment:
-    """What templates may use: the same as in Transformers."""
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    environment.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
-    environment.globals["raise_exception"] = _refuse
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    return environment
-
-
-def _refuse(message: str) -> None:
-    raise jinja2.TemplateError(message)

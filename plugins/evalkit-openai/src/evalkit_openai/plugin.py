@@ -17,5 +17,6 @@ def register_engines(register: Callable[[EngineSpec], None]) -> None:
             load="evalkit_openai.engine:OpenAICompatible",
             capabilities=("generate", "loglikelihood", "rolling", "chat"),
             formats=(),
+            remote=True,
         )
     )

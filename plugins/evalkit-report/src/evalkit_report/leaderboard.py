@@ -6,10 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from evalkit.costs import Cost
 from evalkit.errors import RunError
 from evalkit.reading.finished import Run, open_run
-from evalkit.reading.summary import Score, label, scores
+from evalkit.reading.summary import Score, cost, label, scores
 from evalkit.runs.folder import MANIFEST, RESULTS, RunFolder, list_runs
+
+SPEED = (
+    ("Tokens in", "in_rate", "a second", 0),
+    ("Tokens out", "out_rate", "a second", 0),
+    ("Inference", "inference", "seconds", 1),
+    ("Joules", "joules_per_1000", "for 1,000 tokens", 1),
+)
+"""Columns of speed and cost: a heading, the field of Cost, its unit and decimals."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +41,7 @@ class Entry:
     state: str
     is_finished: bool
     cells: tuple[Score | None, ...] = ()
+    cost: Cost | None = None
 
 
 def run_paths(root: Path) -> dict[str, Path]:
@@ -67,7 +77,7 @@ def _first_metrics(run: Run) -> dict[Key, Score]:
 
 def _opened(name: str, path: Path) -> Run | None:
     try:
-        return open_run(path, name)
+        return open_run(path, name, with_samples=False)
     except RunError:
         return None
 
@@ -81,7 +91,7 @@ def _entry(name: str, path: Path, run: Run | None, found: dict[Key, Score], keys
     state = manifest.get("status", "") if run else "not finished"
     cells = tuple(found.get(key) for key in keys)
     facts = (spec.get("model", ""), spec.get("engine", ""), manifest.get("created", ""), state)
-    return Entry(name, *facts, run is not None, cells)
+    return Entry(name, *facts, run is not None, cells, cost(run) if run else None)
 
 
 def _is_samples(path: Path) -> bool:

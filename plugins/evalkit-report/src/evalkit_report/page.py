@@ -11,6 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evalkit.costs import LABELS
 from evalkit.errors import ConfigError
 from evalkit.reading.aligned import aligned
 from evalkit.reading.finished import Run, tasks_of
@@ -74,6 +75,7 @@ def render_report(runs: Sequence[Run]) -> tuple[str, int]:
         calibrations=plots.telling_calibrations(),
         lengths=plots.telling_lengths(),
         costs=[cost(run) for run in runs],
+        cost_labels=LABELS,
         settings=[(run.label, command(run.manifest["spec"]), environment(run)) for run in runs],
         warnings=[(run.label, warning) for run in runs for warning in run.results.get("warnings", ())],
         samples=packer.count,

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from evalkit.errors import ConfigError, EvalkitError, RunNotFoundError, one_line
 from evalkit.reading.finished import open_run
-from evalkit_report.leaderboard import leaderboard, run_paths
+from evalkit_report.leaderboard import SPEED, leaderboard, run_paths
 from evalkit_report.page import render, render_report
 
 LOOPBACK = "127.0.0.1"
@@ -96,7 +96,7 @@ def make_server(root: Path, port: int) -> ViewServer:
 def leaderboard_page(root: Path) -> str:
     """All runs beside each other."""
     columns, entries = leaderboard(root)
-    return render("leaderboard.html", "leaderboard.js", root=root, columns=columns, entries=entries)
+    return render("leaderboard.html", "leaderboard.js", root=root, columns=columns, entries=entries, speed=SPEED)
 
 
 def report_page(root: Path, names: list[str]) -> str:

@@ -78,7 +78,7 @@ class Guard:
             await self._refuse(refused, scope, receive, reply)
         except Exception:
             # Handled here, not by the server, which would close the connection under the client's next request.
-            logger.exception("%s %s failed", scope["method"], scope["path"])
+            logger.exception("%s %r failed", scope["method"], scope["path"])
             if reply.started:
                 raise
             await error_response(self.shape, 500, INTERNAL)(scope, receive, reply)

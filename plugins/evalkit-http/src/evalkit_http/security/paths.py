@@ -44,7 +44,7 @@ def allowed_model(name: str, settings: SecuritySettings) -> str:
 def check_arguments(arguments: Mapping[str, Any], settings: SecuritySettings) -> None:
     """Raise ForbiddenError where arguments name a path outside the allowed folders, or turn on remote code."""
     for name, value in _leaves("", arguments):
-        if name == REMOTE_CODE and value not in (False, None, 0, "false", "False") and not settings.trust_remote_code:
+        if _asks_for_code(name, value) and not settings.trust_remote_code:
             raise ForbiddenError(
                 f"{REMOTE_CODE} runs code of the model's repository, which this server does not allow. Leave it out, "
                 "or ask its operator"
@@ -61,6 +61,12 @@ def looks_like_path(text: str) -> bool:
         return Path(text).exists()
     except OSError:
         return False
+
+
+def _asks_for_code(name: str, value: Any) -> bool:
+    """Whether an option turns remote code on, however it is spelt; only what plainly says no does not."""
+    says_no = value in (None, False, 0) or str(value).strip().lower() in ("", "false", "no", "0")
+    return name.strip().lower().replace("-", "_") == REMOTE_CODE and not says_no
 
 
 def _candidates(path: Path, roots: Sequence[Path]) -> list[Path]:

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import traceback
 from typing import Any
 
-from evalkit.engine import REDACTED, redact
+from evalkit.engine import REDACTED, SECRET_SHAPE, SHORTEST_PART, SHORTEST_SECRET, redact
 from evalkit_http.security.tokens import Tokens
 
-WORD = re.compile(r"[^\s\"'=&?,;<>(){}\[\]]+")
+WORD = re.compile(r"[^\s\"'=&?,;<>(){}\[\]]{8,}")
 BEARER = re.compile(r"(?i)\b(bearer|basic)\s+\S+")
 LOGGERS = ("uvicorn.access", "uvicorn.error", "evalkit_http")
 
 
 class Cleaner:
-    """Replaces secrets in text; knows the tokens by their hashes."""
+    """Replaces secrets in text: tokens, which it knows by their hashes, secrets of the environment, shapes of keys."""
 
     def __init__(self, tokens: Tokens) -> None:
         self.tokens = tokens
+        # Looked up once: a log line has ten words, and a job's log a hundred thousand.
+        values = os.environ.items()
+        self._secrets = {
+            value for name, value in values if len(value) >= SHORTEST_SECRET and redact(value, name) == REDACTED
+        }
+        self._parts = [secret for secret in self._secrets if len(secret) >= SHORTEST_PART]
 
     def text(self, text: str) -> str:
         """`text` with each secret word replaced."""
@@ -27,8 +34,12 @@ class Cleaner:
 
     def _word(self, match: re.Match[str]) -> str:
         word = match.group()
-        secret = self.tokens.holds(word) or redact(word) == REDACTED
-        return REDACTED if secret else word
+        return REDACTED if self._is_secret(word) else word
+
+    def _is_secret(self, word: str) -> bool:
+        if word in self._secrets or SECRET_SHAPE.fullmatch(word):
+            return True
+        return any(part in word for part in self._parts) or self.tokens.holds(word)
 
 
 class RedactingFilter(logging.Filter):

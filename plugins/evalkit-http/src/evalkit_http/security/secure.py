@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 from fastapi import FastAPI, HTTPException, Request, Security
@@ -33,12 +33,12 @@ def secure(
     app.add_middleware(Guard, settings=settings, shape=shape, open_paths=open_paths)
 
 
-def requires(scope: str) -> Callable[..., Caller]:
+def requires(scope: str) -> Callable[..., Awaitable[Caller]]:
     """A dependency: `caller: Annotated[Caller, Depends(requires("submit"))]`. Answers 403 to other scopes' tokens."""
     if scope not in SCOPES:
         raise ValueError(f"scopes are {', '.join(SCOPES)}, not {scope!r}")
 
-    def check(
+    async def check(
         request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(bearer)]
     ) -> Caller:
         caller: Caller | None = request.scope.get("state", {}).get("caller")

@@ -12,7 +12,7 @@ from evalkit_http.security.tokens import VARIABLE, Tokens
 
 MIB = 2**20
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
-RATE = 100.0
+RATE = 500.0
 """Requests a second and client where a server can be reached from elsewhere."""
 
 
@@ -21,7 +21,7 @@ class SecuritySettings:
     """Safe where nothing is given: loopback only, paths below the working folder, no code of a model's repository.
 
     `requests_per_second` counts for each client, with bursts of ten seconds' worth; 0 is no limit, None is no limit
-    on loopback and 100 elsewhere. `allowed_hosts` are names in the Host header; without any, a server on loopback
+    on loopback and 500 elsewhere. `allowed_hosts` are names in the Host header; without any, a server on loopback
     without tokens answers to loopback's names only, and every other server to every name.
     """
 

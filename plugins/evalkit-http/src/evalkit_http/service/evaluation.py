@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from evalkit.errors import RunError
 from evalkit.runs.folder import MANIFEST, RESULTS, RunFolder
@@ -30,8 +32,8 @@ class Evaluation:
         # What was killed before it wrote its first file left a lock there at most.
         shutil.rmtree(run, ignore_errors=True)
         spec = folder / SPEC
-        # JSON is YAML, and needs no quoting rules of its own.
-        spec.write_text(json.dumps(job.work["spec"], indent=2) + "\n", encoding="utf-8")
+        # Written by the library that reads it: JSON's way to write 1e-05 or an emoji is another one.
+        spec.write_text(yaml.safe_dump(job.work["spec"], sort_keys=False), encoding="utf-8")
         return ["run", "--config", str(spec), "--output", str(run)]
 
     def outcome(self, job: Job, folder: Path) -> Outcome | None:
@@ -46,7 +48,7 @@ class Evaluation:
             return None
         if not job.request.get("log_samples", True):
             _drop_samples(run)
-        return _outcome({name: value for name, value in results.items() if name not in LEFT_OUT})
+        return _outcome({name: _finite(value) for name, value in results.items() if name not in LEFT_OUT})
 
     def progress(self, job: Job, folder: Path) -> Progress | None:
         """Answers in the run's journal."""
@@ -74,6 +76,15 @@ def samples_file(job: Job, folder: Path, task: str) -> Path | None:
 def _drop_samples(run: Path) -> None:
     for path in run.glob("samples_*.jsonl"):
         path.unlink(missing_ok=True)
+
+
+def _finite(value: Any) -> Any:
+    """A copy in which None stands for what JSON has no number for, an infinite perplexity, say."""
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _outcome(results: dict[str, Any]) -> Outcome:

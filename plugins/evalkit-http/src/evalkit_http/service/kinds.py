@@ -15,6 +15,8 @@ from evalkit_http.service.protocol import JobStatus, Progress
 LOG = "job.log"
 TAIL_BYTES = 8192
 PREFIX = "evalkit: "
+EXPECTED = 2
+"""The exit status of the command line where it said in one line what is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ def failure(folder: Path, returncode: int) -> Outcome:
 def _last_words(log: Path, returncode: int) -> str:
     lines = [line for line in tail(log, TAIL_BYTES).splitlines() if line.strip()]
     said = next((line for line in reversed(lines) if line.startswith(PREFIX)), None)
-    if said is not None and returncode >= 0:
+    if said is not None and returncode == EXPECTED:
         return said.removeprefix(PREFIX)
     how = f"was killed by signal {-returncode}" if returncode < 0 else f"ended with exit status {returncode}"
     last = f": {one_line(Exception(lines[-1]))}" if lines else ""

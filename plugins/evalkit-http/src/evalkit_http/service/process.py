@@ -26,7 +26,8 @@ async def start(words: Sequence[str], folder: Path, log: Path, environment: Mapp
     """
     kept = without_tokens(os.environ)
     kept.pop(WEBHOOK_SECRET, None)
-    command = (sys.executable, "-m", "evalkit_http.service.child", str(os.getpid()), *words)
+    # Without -P a file of the working folder, of a checkpoint, say, would be imported in place of a library.
+    command = (sys.executable, "-P", "-m", "evalkit_http.service.child", str(os.getpid()), *words)
     with log.open("ab") as output:
         return await asyncio.create_subprocess_exec(
             *command,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request
@@ -13,7 +14,7 @@ from evalkit.plugins import get_plugins
 from evalkit_http.security import requires
 from evalkit_http.security.redaction import Cleaner
 from evalkit_http.service.evaluation import samples_file
-from evalkit_http.service.events import job_events
+from evalkit_http.service.events import event_stream
 from evalkit_http.service.jobs import Accepted, DuplicateKeyError, Job, QueueFullError
 from evalkit_http.service.kinds import LOG, tail
 from evalkit_http.service.protocol import (
@@ -38,7 +39,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {404: {"description": "There is no suc
 Key = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=200)]
 
 
-def service(request: Request) -> Service:
+async def service(request: Request) -> Service:
     """The service behind the app."""
     found: Service = request.app.state.service
     return found
@@ -62,6 +63,8 @@ def submit(here: Service, new: Accepted) -> EvaluateResponse:
         raise HTTPException(409, str(error)) from error
     except QueueFullError as error:
         raise HTTPException(429, str(error), {"Retry-After": str(RETRY_SECONDS)}) from error
+    except sqlite3.OperationalError as error:
+        raise HTTPException(507, f"no job can be stored ({error}). The server's disk may be full") from error
     here.scheduler.wake()
     position = here.store.position(job)
     message = "Job submitted" if is_new else "Job was submitted before with this idempotency key"
@@ -125,7 +128,7 @@ async def events(job_id: str, here: Here) -> EventSourceResponse:
         found = here.store.find(job_id)
         return None if found is None else here.info(found)
 
-    return EventSourceResponse(job_events(look))
+    return event_stream(look)
 
 
 @router.get("/jobs/{job_id}/samples/{task}", dependencies=READ, tags=["jobs"], responses=ERRORS)

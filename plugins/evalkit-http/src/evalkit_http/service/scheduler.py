@@ -8,7 +8,7 @@ import logging
 import signal
 import time
 from asyncio.subprocess import Process
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,7 +69,14 @@ class Scheduler:
         """Put in order what an earlier server left, then begin."""
         self._loop = asyncio.get_running_loop()
         await asyncio.to_thread(self._recover)
-        self._tasks = [asyncio.create_task(self._dispatch_for_ever()), asyncio.create_task(self._tell_for_ever())]
+        forget = functools.partial(asyncio.to_thread, forget_old, self.store, self.jobs, self.args)
+        work = (
+            self._dispatch_for_ever(),
+            self._for_ever(functools.partial(deliver, self.store, self._secret), "webhooks could not be called"),
+            self._for_ever(forget, "old jobs could not be forgotten"),
+            self._for_ever(functools.partial(asyncio.to_thread, self.store.sync), "the jobs could not be synced"),
+        )
+        self._tasks = [asyncio.create_task(part) for part in work]
 
     async def stop(self) -> None:
         """Stop all processes; their jobs wait in the queue for the next start."""
@@ -231,14 +238,11 @@ class Scheduler:
         ended = self.store.find(job.id)
         for listener in self.on_end if ended else ():
             listener(ended)  # type: ignore[arg-type]
-        forget_old(self.store, self.jobs, self.args)
 
-    async def _tell_for_ever(self) -> None:
-        forget = functools.partial(forget_old, self.store, self.jobs, self.args)
+    async def _for_ever(self, work: Callable[[], Awaitable[object]], failed: str) -> None:
         while True:
             try:
-                await deliver(self.store, self._secret)
-                await asyncio.to_thread(forget)
+                await work()
             except Exception:
-                logger.exception("webhooks or old jobs could not be looked after")
+                logger.exception(failed)
             await asyncio.sleep(TICK)

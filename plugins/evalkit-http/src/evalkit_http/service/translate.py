@@ -12,7 +12,7 @@ from typing import Any
 from evalkit.engine import redact
 from evalkit.errors import ConfigError, ModelNotFoundError, UnknownNameError, did_you_mean
 from evalkit.model import Model
-from evalkit.options import check_options, parse_assignments
+from evalkit.options import check_options
 from evalkit.plugins import get_plugins, load_engine_class
 from evalkit.runs.plan import load_tasks
 from evalkit.runs.spec import make_spec
@@ -172,17 +172,26 @@ def _batch_size(value: int | str | None) -> int | str | None:
 
 def _generation(given: str | dict[str, Any] | None) -> dict[str, Any]:
     """Generation options from a mapping, or from "temperature=0.7,top_p=0.9" as lm-eval writes them."""
-    if not given:
-        return {}
-    if isinstance(given, str):
-        words = [word.strip() for word in given.split(",") if word.strip()]
-        pairs = [word.partition("=") for word in words]
-        return parse_assignments([GEN_NAMES.get(n, n) + e + v for n, e, v in pairs], GenOptions, "generation")
-    named = {GEN_NAMES.get(name, name): value for name, value in given.items()}
-    if isinstance(named.get("stop"), str):
-        named["stop"] = [named["stop"]]
+    values = _pairs(given) if isinstance(given, str) else given or {}
+    named = {GEN_NAMES.get(name, name): value for name, value in values.items()}
+    if isinstance(named.get("stop"), (str, int, float)):
+        named["stop"] = [str(named["stop"])]
     GenOptions.checked(named)
     return named
+
+
+def _pairs(text: str) -> dict[str, Any]:
+    words = [word.strip().partition("=") for word in text.split(",") if word.strip()]
+    if wrong := next((name for name, equals, _ in words if not equals), None):
+        raise ConfigError(f"gen_kwargs holds {wrong!r}, which is not of the form NAME=VALUE")
+    return {name: _value(value) for name, _, value in words}
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def _local(model: str, args: ServerArgs) -> str | None:

@@ -1,0 +1,347 @@
+"""The session on this side: calls go to the child, answers come back as they are made; a dead child is replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import count
+from typing import Any
+
+from evalkit import errors
+from evalkit.encoding import from_plain, to_plain
+from evalkit.engine import BaseInferenceSession, Feed, TooLong
+from evalkit.errors import EngineDiedError, EvalkitError, one_line
+from evalkit.isolation.process import ChildProcess
+from evalkit.requests import (
+    GenerationOutput,
+    GenerationPart,
+    GenerationRequest,
+    LoglikelihoodOutput,
+    LoglikelihoodRequest,
+    Message,
+    Request,
+    RollingLoglikelihoodOutput,
+    RollingLoglikelihoodRequest,
+    TokenCounts,
+)
+
+PIECE = 256
+"""Requests in a frame."""
+GLANCE = 0.005
+"""Seconds between two looks at a server's feed while requests are running."""
+
+
+class IsolatedSession(BaseInferenceSession):
+    """A session in the process that `start` makes. Where it dies, it is started again up to `restarts` times.
+
+    `build` is what the child is told first: engine, engine_args and model. What was answered is never asked again.
+    """
+
+    def __init__(self, start: Callable[[], ChildProcess], build: Mapping[str, Any], restarts: int = 0) -> None:
+        self._start, self._build, self.restarts = start, dict(build), restarts
+        self._numbers = count()
+        self._child: ChildProcess | None = None
+        self._counted = TokenCounts()
+        """Of children that died."""
+        self._counts: list[int] | None = None
+        """What the child said last."""
+        self.information = self._begin()
+        """What the child says of its engine."""
+        self.max_length: int | None = self.information["max_length"]
+
+    @property
+    def takes_messages(self) -> bool:
+        """Whether the child's session does."""
+        return bool(self.information["takes_messages"])
+
+    # ── the child's life ────────────────────────────────────────────────────────────────────────────────
+    def _begin(self) -> dict[str, Any]:
+        self._child = self._start()
+        try:
+            information: dict[str, Any] = self._ask({"call": "build", **self._build})
+        except BaseException:
+            self._end()
+            raise
+        return information
+
+    def _again(self, error: EngineDiedError) -> None:
+        """A new child in the place of one that died. Raises the last error where there were enough."""
+        while True:
+            self._end()
+            if self.restarts <= 0:
+                raise error
+            self.restarts -= 1
+            self._counted, self._counts = self.token_counts() or TokenCounts(), None
+            try:
+                self._begin()
+                return
+            except EngineDiedError as again:
+                error = again
+
+    def _end(self) -> None:
+        if self._child is not None:
+            self._child.kill()
+            self._child = None
+
+    def close(self) -> None:
+        """End the child: by itself, so that it frees what it holds, else by force."""
+        child, self._child = self._child, None
+        if child is None:
+            return
+        try:
+            child.channel.send({"id": -1, "call": "close"})
+            while (child.channel.receive(timeout=30) or {}).get("id", -1) != -1:
+                pass
+        except (OSError, EOFError):
+            child.kill()
+        else:
+            child.stop()
+            child.forget_log()
+
+    # ── frames ──────────────────────────────────────────────────────────────────────────────────────────
+    def _send(self, frame: Mapping[str, Any]) -> None:
+        try:
+            self._running().channel.send(dict(frame))
+        except OSError as error:
+            raise self._died() from error
+
+    def _receive(self, number: int, timeout: float | None = None) -> dict[str, Any] | None:
+        """The next frame of a call; those of calls that were given up are passed over."""
+        while True:
+            try:
+                frame = self._running().channel.receive(timeout)
+            except (EOFError, OSError) as error:
+                raise self._died() from error
+            if frame is not None and "counts" in frame:
+                self._counts = frame["counts"]
+            if frame is None or frame["id"] == number:
+                return frame
+
+    def _running(self) -> ChildProcess:
+        if self._child is None:
+            raise errors.RunError("the session is closed")
+        return self._child
+
+    def _died(self) -> EngineDiedError:
+        engine = self._build["engine"]
+        return EngineDiedError(f"the process of engine {engine!r} died: {self._running().epitaph()}")
+
+    def _ask(self, call: Mapping[str, Any]) -> Any:
+        """The answer to a call that gives one value."""
+        number = next(self._numbers)
+        self._send({"id": number, **call})
+        frame = self._receive(number)
+        assert frame is not None
+        return _value(frame)
+
+    def _call(self, name: str, **arguments: Any) -> Any:
+        try:
+            return self._ask({"call": name, "arguments": arguments})
+        except EngineDiedError as error:
+            self._again(error)
+            return self._call(name, **arguments)
+
+    # ── what is asked ───────────────────────────────────────────────────────────────────────────────────
+    def _stream(self, name: str, requests: Iterable[tuple[Any, Request]], batch_size: int | None) -> Iterator[Any]:
+        """Outputs under their keys as they are made."""
+        left = dict(enumerate(requests))
+        while left:
+            try:
+                for number, output in self._answers(name, left, batch_size):
+                    key, _ = left.pop(number)
+                    yield key, output
+            except EngineDiedError as error:
+                self._again(error)
+
+    def _answers(
+        self, name: str, requests: Mapping[int, tuple[Any, Request]], batch_size: int | None
+    ) -> Iterator[tuple[int, Any]]:
+        call = next(self._numbers)
+        self._send({"id": call, "call": name, "arguments": {"batch_size": batch_size}})
+        items = [[number, to_plain(request)] for number, (_, request) in requests.items()]
+        for first in range(0, len(items), PIECE):
+            self._send({"id": call, "items": items[first : first + PIECE]})
+        self._send({"id": call, "items": [], "end": True})
+        ended = False
+        try:
+            while not ended:
+                frame = self._receive(call)
+                assert frame is not None
+                if "item" in frame:
+                    yield frame["item"][0], from_plain(frame["item"][1])
+                else:
+                    ended = True
+                    _value(frame)
+        finally:
+            if not ended and self._child is not None and self._child.is_alive():
+                self._send({"cancel": call})
+
+    def generate(self, requests: list[GenerationRequest], *, batch_size: int | None = None) -> list[GenerationOutput]:
+        """Answer every request, in order."""
+        return _in_order(self.generate_continuous(enumerate(requests), batch_size=batch_size))
+
+    def generate_continuous(
+        self, requests: Iterable[tuple[Any, GenerationRequest]], *, batch_size: int | None = None
+    ) -> Iterator[tuple[Any, GenerationOutput]]:
+        """Yield `(request_id, output)` in order of completion."""
+        return self._stream("generate_continuous", requests, batch_size)
+
+    def loglikelihood(
+        self, requests: list[LoglikelihoodRequest], *, batch_size: int | None = None
+    ) -> list[LoglikelihoodOutput]:
+        """Score every continuation given its context, in order."""
+        return _in_order(self.loglikelihood_continuous(enumerate(requests), batch_size=batch_size))
+
+    def loglikelihood_continuous(
+        self, requests: Iterable[tuple[Any, LoglikelihoodRequest]], *, batch_size: int | None = None
+    ) -> Iterator[tuple[Any, LoglikelihoodOutput]]:
+        """Yield `(request_id, output)` as scores arrive."""
+        return self._stream("loglikelihood_continuous", requests, batch_size)
+
+    def loglikelihood_rolling(
+        self, requests: list[RollingLoglikelihoodRequest], *, batch_size: int | None = None
+    ) -> list[RollingLoglikelihoodOutput]:
+        """Score every token of each text exactly once, in order."""
+        return _in_order(self.loglikelihood_rolling_continuous(enumerate(requests), batch_size=batch_size))
+
+    def loglikelihood_rolling_continuous(
+        self, requests: Iterable[tuple[Any, RollingLoglikelihoodRequest]], *, batch_size: int | None = None
+    ) -> Iterator[tuple[Any, RollingLoglikelihoodOutput]]:
+        """Yield `(request_id, output)` as texts are scored."""
+        return self._stream("loglikelihood_rolling_continuous", requests, batch_size)
+
+    def generate_live(
+        self, feed: Feed, *, wants_parts: Callable[[Any], bool] = lambda key: True
+    ) -> Iterator[tuple[Any, GenerationPart | GenerationOutput]]:
+        """Serve a feed until it ends. Of what a child that died was answering, only what had parts out is lost."""
+        live = _Live(feed, wants_parts)
+        while True:
+            try:
+                yield from self._live(live)
+                return
+            except EngineDiedError as error:
+                self._again(error)
+                for number in live.begun & set(live.left):
+                    yield live.left.pop(number)[0], GenerationOutput(finish_reason="error", error=one_line(error))
+
+    def _live(self, live: _Live) -> Iterator[tuple[Any, GenerationPart | GenerationOutput]]:
+        call = next(self._numbers)
+        self._send({"id": call, "call": "generate_live"})
+        self._send({"id": call, "items": live.unanswered(), "end": live.ended})
+        while True:
+            if not live.ended:
+                items = live.arrived()
+                if items or live.ended:
+                    self._send({"id": call, "items": items, "end": live.ended})
+            frame = self._receive(call, None if live.ended else GLANCE) if live.left or live.ended else None
+            if frame is not None and "item" not in frame:
+                _value(frame)
+                return
+            if frame is not None:
+                yield from live.answered(frame["item"][0], from_plain(frame["item"][1]))
+
+    # ── what the run asks ───────────────────────────────────────────────────────────────────────────────
+    def gc(self) -> None:
+        """Release reusable caches."""
+        self._call("gc")
+
+    def apply_chat_template(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        **variables: Any,
+    ) -> str:
+        """Render chat messages to the text the model sees. Raises RequestError where there is no template."""
+        text: str = self._call(
+            "apply_chat_template",
+            messages=[dict(message) for message in messages],
+            tools=None if tools is None else [dict(tool) for tool in tools],
+            add_generation_prompt=add_generation_prompt,
+            **variables,
+        )
+        return text
+
+    def describe_execution(self) -> dict[str, Any] | None:
+        """What the child says of its session, its Python and a hash of the packages there."""
+        found: dict[str, Any] = self._call("describe_execution") or {}
+        return {**found, "isolated": {name: self.information[name] for name in ("python", "packages")}}
+
+    def token_counts(self) -> TokenCounts | None:
+        """Tokens since the session was built, as far as its children said."""
+        return None if self._counts is None else self._counted + TokenCounts(*self._counts)
+
+    def too_long(self, requests: Sequence[Request]) -> list[TooLong]:
+        """The requests that do not fit."""
+        call = {"call": "too_long", "requests": [to_plain(request) for request in requests]}
+        try:
+            found = self._ask(call)
+        except EngineDiedError as error:
+            self._again(error)
+            found = self._ask(call)
+        return [TooLong(*item) for item in found]
+
+
+class _Live:
+    """A feed, and what of it is not answered."""
+
+    def __init__(self, feed: Feed, wants_parts: Callable[[Any], bool]) -> None:
+        self.feed, self.wants_parts = feed, wants_parts
+        self.left: dict[int, tuple[Any, GenerationRequest]] = {}
+        self.begun: set[int] = set()
+        """Numbers of which parts are out."""
+        self.ended = False
+        self._numbers: dict[Any, int] = {}
+        self._count = count()
+
+    def arrived(self) -> list[list[Any]]:
+        """Items for the child: all that the feed has now."""
+        items: list[list[Any]] = []
+        for arrival in self.feed:
+            if arrival is None:
+                return items
+            key, request = arrival
+            if request is not None:
+                number = self._numbers[key] = next(self._count)
+                self.left[number] = (key, request)
+                items.append(self._item(number))
+            elif key in self._numbers:
+                items.append([self._numbers[key], None])
+        self.ended = True
+        return items
+
+    def unanswered(self) -> list[list[Any]]:
+        """Items for a new child: all that is not answered."""
+        return [self._item(number) for number in self.left]
+
+    def _item(self, number: int) -> list[Any]:
+        key, request = self.left[number]
+        return [number, to_plain(request), bool(self.wants_parts(key))]
+
+    def answered(
+        self, number: int, answer: GenerationPart | GenerationOutput
+    ) -> Iterator[tuple[Any, GenerationPart | GenerationOutput]]:
+        """An answer under its key."""
+        key, _ = self.left[number]
+        if isinstance(answer, GenerationPart):
+            self.begun.add(number)
+        else:
+            del self.left[number]
+            self._numbers.pop(key, None)
+            self.begun.discard(number)
+        yield key, answer
+
+
+def _value(frame: Mapping[str, Any]) -> Any:
+    """The value in a frame. Raises what the child raised."""
+    if "error" not in frame:
+        return frame.get("value")
+    name, text = frame["error"]
+    kind = getattr(errors, name, None) if name else None
+    if isinstance(kind, type) and issubclass(kind, EvalkitError):
+        raise kind(text)
+    raise RuntimeError(f"in the engine's process: {text}\n{frame.get('traceback', '')}")
+
+
+def _in_order(outputs: Iterable[tuple[int, Any]]) -> list[Any]:
+    return [output for _, output in sorted(outputs, key=lambda pair: pair[0])]
