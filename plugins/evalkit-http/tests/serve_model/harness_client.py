@@ -14,6 +14,7 @@ from pathlib import Path
 
 import datasets
 import lm_eval
+from lm_eval.tasks import TaskManager
 
 
 def load_from_mirror(path, name=None, **_):
@@ -37,6 +38,8 @@ class Splits(datasets.DatasetDict):
 def main() -> None:
     """One JSON line a job: its metrics, and for each document what was answered."""
     datasets.load_dataset = load_from_mirror
+    # Made once: it reads thousands of files.
+    manager = TaskManager()
     for job in json.loads(sys.argv[2]):
         started = time.perf_counter()
         found = lm_eval.simple_evaluate(
@@ -52,6 +55,7 @@ def main() -> None:
             bootstrap_iters=0,
             log_samples=True,
             device="cpu",
+            task_manager=manager,
         )
         samples = sorted(found["samples"][job["task"]], key=lambda sample: sample["doc_id"])
         line = {
