@@ -92,8 +92,8 @@ class Group:
     def _joining(self) -> list[Row]:
         """Rows to read now, as many as slots, cache and the token budget allow."""
         free, joining = self.slots - len(self.active), list[Row]()
-        # A few free slots are not worth a pass of their own while others are running.
-        if self.active and free < max(1, self.slots // 8):
+        # A few free slots are not worth a pass of their own while others are running, unless nobody else waits.
+        if self.active and free < min(max(1, self.slots // 8), len(self.waiting)):
             return joining
         size, cached = 0, self.prefix + sum(map(self._room, self.active))
         while self.waiting and len(joining) < free:
