@@ -21,6 +21,13 @@ def models(incomplete: str) -> list[tuple[str, str]]:
     return [(s.name, s.summary) for s in get_plugins().models if s.name.startswith(incomplete)]
 
 
+def environments(incomplete: str) -> list[tuple[str, str]]:
+    """Environments whose name begins so."""
+    from evalkit.environments.registry import environments
+
+    return [(made.name, made.engine) for made in environments() if made.name.startswith(incomplete)]
+
+
 def run_names(incomplete: str) -> list[str]:
     """Runs whose name begins so."""
     return [path.name for path in list_runs(runs_root()) if path.name.startswith(incomplete)]
