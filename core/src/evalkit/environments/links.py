@@ -36,22 +36,19 @@ def linked(distributions: Iterable[str]) -> Path:
 
 def package_of(name: str) -> Path | None:
     """Where the code of a distribution lies that has one package or module; None where it is not installed here."""
-    module = "evalkit" if name == CORE else name.replace("-", "_")
-    if name != CORE and (points := _entry_points(name)):
-        module = points[0].partition(".")[0]
+    module = "evalkit"
+    if name != CORE:
+        try:
+            points = [point.value for point in distribution(name).entry_points if point.group == "evalkit"]
+        except PackageNotFoundError:
+            return None
+        module = points[0].partition(".")[0] if points else name.replace("-", "_")
     found = importlib.util.find_spec(module)
     if found is None:
         return None
     if found.submodule_search_locations:
         return Path(found.submodule_search_locations[0]).resolve()
     return Path(found.origin).resolve() if found.origin else None
-
-
-def _entry_points(name: str) -> list[str]:
-    try:
-        return [point.value for point in distribution(name).entry_points if point.group == "evalkit"]
-    except PackageNotFoundError:
-        return []
 
 
 def _version(name: str) -> str:

@@ -15,6 +15,7 @@ from evalkit.errors import PluginError
 from evalkit.plugins import get_plugins
 
 OLDEST = (3, 11)
+SHOWN = 160
 # What a session's process imports of what evalkit-core requires, and the distributions that these are in.
 NEEDED = {
     "annotated_types": "annotated-types",
@@ -25,12 +26,14 @@ NEEDED = {
     "pydantic": "pydantic",
     "yaml": "pyyaml",
 }
+PURE = ("annotated_types", "platformdirs", "pluggy")
+"""Those without compiled code, which work from a link as well."""
 PROBE = """
-import importlib.metadata, importlib.util, json, sys
+import importlib.util, json, sys
 module, needed = sys.argv[1], sys.argv[2].split()
 try:
-    core = importlib.metadata.version("evalkit-core")
-except importlib.metadata.PackageNotFoundError:
+    from evalkit import __version__ as core
+except ImportError:
     core = None
 missing = [name for name in needed if importlib.util.find_spec(name) is None]
 there = importlib.util.find_spec(module) is not None
@@ -46,7 +49,8 @@ def ready_variable(engine: str) -> str:
 def ready(engine: str) -> Environment:
     """The environment of the interpreter that the engine's variable names. Raises PluginError where it does not do.
 
-    Where it lacks evalkit, or the engine's package, the process gets links to those of this one, and to nothing else.
+    Where it lacks evalkit, the engine's package or small pure ones that evalkit needs, the process gets links to those
+    of this one, and to nothing else.
     """
     variable = ready_variable(engine)
     # Not resolved: a virtual environment's interpreter is a link, and finds its packages by where the link is.
@@ -82,13 +86,15 @@ def _probe(variable: str, python: str, engine: str) -> dict[str, str]:
         found = json.loads(done.stdout.splitlines()[-1])
         version = tuple(found["version"])
     except (ValueError, IndexError, KeyError, TypeError) as error:
-        raise PluginError(f"{variable}: {python} is no working Python{last_lines(done.stdout)}. Set another") from error
+        said = last_lines(done.stdout)[-SHOWN:]
+        raise PluginError(f"{variable}: {python} is no working Python ({said}). Set another") from error
     if version < OLDEST:
         raise PluginError(
             f"{variable}: {python} is Python {'.'.join(map(str, version))}, evalkit needs 3.11 or later. Set another"
         )
-    if found["missing"]:
-        packages = " ".join(NEEDED[name] for name in found["missing"])
+    lacking = [NEEDED[name] for name in found["missing"] if name not in PURE]
+    if lacking:
+        packages = " ".join(lacking)
         raise PluginError(
             f"{variable}: {python} lacks what evalkit needs. Install it with: {python} -m pip install {packages}"
         )
@@ -99,6 +105,7 @@ def _probe(variable: str, python: str, engine: str) -> dict[str, str]:
         )
     links = [CORE] if found["core"] != __version__ else []
     links += [] if found["engine"] else [distribution]
+    links += [NEEDED[name] for name in found["missing"]]
     return {"PYTHONPATH": str(linked(links))} if links else {}
 
 
