@@ -8,7 +8,11 @@ from evalkit.runs.folder import list_runs, runs_root
 
 def engines(incomplete: str) -> list[tuple[str, str]]:
     """Engines whose name begins so."""
-    return [(s.name, s.summary) for s in get_plugins().engines if s.name.startswith(incomplete)]
+    from evalkit.environments.registry import environments
+
+    elsewhere = {spec.name: spec.summary for made in environments() for spec in made.engines}
+    known = {**elsewhere, **{spec.name: spec.summary for spec in get_plugins().engines}}
+    return [(name, summary) for name, summary in sorted(known.items()) if name.startswith(incomplete)]
 
 
 def tasks(incomplete: str) -> list[tuple[str, str]]:

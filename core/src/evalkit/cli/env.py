@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from evalkit.environments.environment import Environment
     from evalkit.environments.installer import OnStep
 
-EXIT_FAULTY = 1
+EXIT_FAULTY, EXIT_INTERRUPTED = 1, 130
 ENGINE = Annotated[str, typer.Argument(metavar="ENGINE", autocompletion=complete.engines, help="Name of the engine.")]
 NAME = Annotated[
     str, typer.Argument(metavar="NAME", autocompletion=complete.environments, help="Name of the environment.")
@@ -102,7 +103,7 @@ def list_all(as_json: bool = JSON) -> None:
     rows = [
         (made.name, made.engine, _contents(made), made.variant, made.python_version, _where(made)) for made in found
     ]
-    rows += [(variable, engine, "", "", "", _value(variable)) for engine, variable in pointed]
+    rows += [(variable, engine, "", "", "", os.environ[variable]) for engine, variable in pointed]
     if not rows:
         return typer.echo(f"none in {folders()[0]}. Make one with: evalkit env create ENGINE", err=True)
     print_table(("environment", "engine", "packages", "variant", "python", "where"), rows)
@@ -192,12 +193,6 @@ def _where(made: Environment) -> str:
     return f"{made.folder}{' (read-only)' if made.read_only else ''}"
 
 
-def _value(variable: str) -> str:
-    import os
-
-    return os.environ.get(variable, "")
-
-
 def _print_fields(fields: dict[str, Any]) -> None:
     rows = []
     for key, value in fields.items():
@@ -211,9 +206,20 @@ def _print_fields(fields: dict[str, Any]) -> None:
 @contextmanager
 def _steps() -> Iterator[OnStep]:
     """Yield what is told each step: a spinner with the time on a terminal, else a line."""
-    if not sys.stderr.isatty():
-        yield lambda step: typer.echo(f"{step} ...", err=True)
-        return
+    try:
+        with _spinners() if sys.stderr.isatty() else nullcontext(_say) as on_step:
+            yield on_step
+    except KeyboardInterrupt:
+        typer.echo("evalkit: interrupted; nothing of it was kept. Run the command again to begin anew", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+def _say(step: str) -> None:
+    typer.echo(f"{step} ...", err=True)
+
+
+@contextmanager
+def _spinners() -> Iterator[OnStep]:
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 

@@ -18,6 +18,7 @@ from evalkit.errors import MissingDependencyError, PluginError
 
 OnStep = Callable[[str], None]
 TAIL_BYTES = 1 << 14
+CHECK_NAME = "Check the engine's name with evalkit list-engines, or give its package with --from"
 QUIET = ("--disable-pip-version-check", "--no-input")
 
 
@@ -77,7 +78,7 @@ class Installer:
             return
         if importlib.util.find_spec("pip") is None:
             raise MissingDependencyError("neither uv nor pip is here. Install one, such as: python -m ensurepip")
-        self._must([sys.executable, "-m", "pip", "install", *QUIET, "--ignore-requires-python", *asked])
+        self._must([sys.executable, "-m", "pip", "install", *QUIET, "--ignore-requires-python", *asked], CHECK_NAME)
 
     # ── running them ────────────────────────────────────────────────────────────────────────────────────
     def _must(self, words: list[str], hint: str = "") -> None:
