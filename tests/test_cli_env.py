@@ -199,6 +199,12 @@ def test_what_cannot_be_made_is_refused(
     assert not list(home.environments.glob("[!.]*"))
 
 
+def test_a_package_without_the_engine_is_refused(home: Home) -> None:
+    """A package must register the engine that was asked for."""
+    refused(home.run("create", "other", "--from", home.engine()), "unknown engine 'other'", "Nothing of it was kept")
+    assert not list(home.environments.glob("[!.]*"))
+
+
 @pytest.mark.parametrize(
     ("words", "parts"),
     [

@@ -18,8 +18,9 @@ from evalkit.environments.asking import Report, ask
 from evalkit.environments.environment import FILE, Environment, Request, is_writable, read
 from evalkit.environments.installer import Installer, OnStep
 from evalkit.environments.plan import Plan, make_plan
+from evalkit.environments.recipe import Variant
 from evalkit.environments.registry import folders, get
-from evalkit.errors import ConfigError, MissingDependencyError, PluginError
+from evalkit.errors import ConfigError, MissingDependencyError, PluginError, one_line
 
 VENV = "venv-"
 
@@ -112,8 +113,7 @@ def _fill(venv: Path, plan: Plan, on_step: OnStep) -> Environment:
     if variant.uninstall:
         installer.uninstall(python, variant.uninstall)
     on_step("checking that it works")
-    report = ask(python, request.engine, variant.variables, check=True)
-    _check_report(request, report, installer.log)
+    report = _checked(python, request, variant, installer.log)
     return Environment(
         name=request.name,
         engine=request.engine,
@@ -130,12 +130,19 @@ def _fill(venv: Path, plan: Plan, on_step: OnStep) -> Environment:
     )
 
 
-def _check_report(request: Request, report: Report, log: Path) -> None:
-    if report.problems:
+def _checked(python: str, request: Request, variant: Variant, log: Path) -> Report:
+    """What the new environment says of its engine. Raises PluginError where it does not work."""
+    try:
+        report = ask(python, request.engine, variant.variables, check=True)
+        problem = next(iter(report.problems), None)
+    except PluginError as error:
+        problem = one_line(error, 800)
+    if problem is not None:
         raise PluginError(
-            f"environment {request.name!r} was installed and does not work: {report.problems[0]}. "
+            f"environment {request.name!r} was installed and does not work: {problem}. "
             f"Nothing of it was kept. The whole log: {log}"
         )
+    return report
 
 
 def _check_same(made: Environment, request: Request) -> None:
