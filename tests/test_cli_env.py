@@ -209,6 +209,7 @@ def test_a_package_without_the_engine_is_refused(home: Home) -> None:
     ("words", "parts"),
     [
         (("create", "tiny", "--from", "./none.whl"), ("./none.whl", "--from")),
+        (("create", "tiny", "--from", "damaged.whl"), ("damaged.whl cannot be read", "--from")),
         (("create", "tiny", "--from", "."), ("pyproject.toml", "--from")),
         (("create", "ti ny", "--name", "tiny"), ("'ti ny'", "list-engines")),
         (("create", "nosuch"), ("evalkit-nosuch", "--from")),
@@ -219,6 +220,7 @@ def test_a_package_without_the_engine_is_refused(home: Home) -> None:
 )
 def test_bad_names_are_refused(home: Home, words: tuple[str, ...], parts: tuple[str, ...]) -> None:
     """What is not there is named, with the next step."""
+    (home.folder / "damaged.whl").write_bytes(b"PK no wheel")
     refused(home.run(*words), *parts)
 
 

@@ -6,6 +6,7 @@ import json
 import re
 import tempfile
 import tomllib
+import zipfile
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -14,7 +15,7 @@ import evalkit
 from evalkit.environments.installer import Installer
 from evalkit.environments.links import CORE
 from evalkit.environments.recipe import Recipe, normal, read_recipe
-from evalkit.errors import ConfigError
+from evalkit.errors import ConfigError, one_line
 from evalkit.plugins import get_plugins
 
 
@@ -62,12 +63,23 @@ def distribution_of(engine: str) -> str:
 
 
 def recipe_of(source: Source, installer: Installer) -> Recipe:
-    """The recipe that a package carries. A package that is no folder is fetched for it."""
+    """The recipe that a package carries. What is neither a folder nor a wheel is fetched for it."""
     if source.folder is not None:
         return read_recipe(source.folder)
     with tempfile.TemporaryDirectory() as folder:
-        installer.unpack(source.words, Path(folder))
+        if source.text.endswith(".whl") and Path(source.text).is_file():
+            _unzip(Path(source.text), Path(folder))
+        else:
+            installer.unpack(source.words, Path(folder))
         return read_recipe(Path(folder))
+
+
+def _unzip(wheel: Path, folder: Path) -> None:
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(folder)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise ConfigError(f"{wheel} cannot be read as a wheel ({one_line(error)}). Check --from") from error
 
 
 def _chosen(text: str) -> Source:
