@@ -26,7 +26,7 @@ LAYERS = (
     {"cells"},
     {"plugins", "engines"},
     {"statistics"},
-    {"runs", "answers", "isolation"},
+    {"runs", "answers", "isolation", "environments"},
     {"reading"},
     {"runner", "exports"},
     {"cli", "testing", "__main__"},

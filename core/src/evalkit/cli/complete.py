@@ -8,7 +8,11 @@ from evalkit.runs.folder import list_runs, runs_root
 
 def engines(incomplete: str) -> list[tuple[str, str]]:
     """Engines whose name begins so."""
-    return [(s.name, s.summary) for s in get_plugins().engines if s.name.startswith(incomplete)]
+    from evalkit.environments.registry import environments
+
+    elsewhere = {spec.name: spec.summary for made in environments() for spec in made.engines}
+    known = {**elsewhere, **{spec.name: spec.summary for spec in get_plugins().engines}}
+    return [(name, summary) for name, summary in sorted(known.items()) if name.startswith(incomplete)]
 
 
 def tasks(incomplete: str) -> list[tuple[str, str]]:
@@ -19,6 +23,13 @@ def tasks(incomplete: str) -> list[tuple[str, str]]:
 def models(incomplete: str) -> list[tuple[str, str]]:
     """Registered models whose name begins so."""
     return [(s.name, s.summary) for s in get_plugins().models if s.name.startswith(incomplete)]
+
+
+def environments(incomplete: str) -> list[tuple[str, str]]:
+    """Environments whose name begins so."""
+    from evalkit.environments.registry import environments
+
+    return [(made.name, made.engine) for made in environments() if made.name.startswith(incomplete)]
 
 
 def run_names(incomplete: str) -> list[str]:

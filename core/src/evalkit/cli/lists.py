@@ -21,12 +21,13 @@ def add(app: typer.Typer) -> None:
 
 
 def list_engines(as_json: bool = JSON) -> None:
-    """List the engines that installed plugins provide."""
-    rows = _rows(get_plugins().engines)
+    """List the engines that installed plugins and environments provide."""
+    rows = [{**row, "environment": None} for row in _rows(get_plugins().engines)]
+    rows += _elsewhere({row["name"] for row in rows})
     if as_json:
         return print_json(rows)
-    table = [(r["name"], ", ".join(r["formats"]), ", ".join(r["capabilities"]), r["summary"]) for r in rows]
-    _print(("engine", "formats", "capabilities", "summary"), table, "pip install evalkit-transformers")
+    table = [(r["name"], ", ".join(r["formats"]), ", ".join(r["capabilities"]), _summary(r)) for r in rows]
+    _print(("engine", "formats", "capabilities", "summary"), table, "evalkit env create transformers")
 
 
 def list_tasks(
@@ -68,6 +69,23 @@ def plugins(as_json: bool = JSON) -> None:
 
 def _rows(registry: Registry[Any]) -> list[dict[str, Any]]:
     return [{**dataclasses.asdict(spec), "plugin": registry.owner(spec.name)} for spec in registry]
+
+
+def _elsewhere(here: set[str]) -> list[dict[str, Any]]:
+    """Engines that only environments have."""
+    from evalkit.environments import environments
+
+    found: dict[str, dict[str, Any]] = {}
+    for made in environments():
+        for spec in made.engines:
+            row = {**dataclasses.asdict(spec), "plugin": made.plugin, "environment": made.name}
+            found.setdefault(spec.name, row)
+    return [found[name] for name in sorted(found.keys() - here)]
+
+
+def _summary(row: dict[str, Any]) -> str:
+    where = f" (in environment {row['environment']})" if row["environment"] else ""
+    return f"{row['summary']}{where}"
 
 
 def _matches(row: dict[str, Any], pattern: str) -> bool:

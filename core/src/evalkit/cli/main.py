@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import typer
 
 from evalkit import __version__
-from evalkit.cli import cache, check, compare, data, export, lists, new, power, rerun, run, runs, show
+from evalkit.cli import cache, check, compare, data, env, export, lists, new, power, rerun, run, runs, show
 from evalkit.errors import EvalkitError, one_line
 from evalkit.plugins import get_plugins
 
@@ -51,6 +51,7 @@ def build_app() -> typer.Typer:
     check.add(app)
     data.add(app)
     cache.add(app)
+    env.add(app)
     new.add(app)
     get_plugins().hook.register_commands(app=app)
     return app
