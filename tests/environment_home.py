@@ -88,17 +88,15 @@ class Home:
         }
         return {**kept, **own, **more}
 
-    def start(self, *words: object, **more: str) -> subprocess.Popen[str]:
-        """Begin `evalkit env WORDS...`."""
-        command = [sys.executable, "-m", "evalkit", "env", *map(str, words)]
+    def start(self, *words: object, command: str = "env", **more: str) -> subprocess.Popen[str]:
+        """Begin `evalkit env WORDS...`, or another command."""
+        full = [sys.executable, "-m", "evalkit", command, *map(str, words)]
         pipe = subprocess.PIPE
-        return subprocess.Popen(
-            command, stdout=pipe, stderr=pipe, text=True, env=self.variables(**more), cwd=self.folder
-        )
+        return subprocess.Popen(full, stdout=pipe, stderr=pipe, text=True, env=self.variables(**more), cwd=self.folder)
 
-    def run(self, *words: object, **more: str) -> subprocess.CompletedProcess[str]:
-        """`evalkit env WORDS...` to its end."""
-        with self.start(*words, **more) as process:
+    def run(self, *words: object, command: str = "env", **more: str) -> subprocess.CompletedProcess[str]:
+        """The same to its end."""
+        with self.start(*words, command=command, **more) as process:
             out, error = process.communicate(timeout=300)
         return subprocess.CompletedProcess(process.args, process.returncode, out, error)
 

@@ -114,6 +114,33 @@ def test_its_engine_answers(made: Home, monkeypatch: pytest.MonkeyPatch) -> None
         assert [output.token_count for output in session.loglikelihood(ASKED)] == [5, 5, 9]
 
 
+def test_a_run_finds_the_environment_of_its_engine(made: Home, tmp_path: Path) -> None:
+    """An engine that only an environment has runs there, isolated, with its options; scores are those of the engine."""
+    (tmp_path / "sums.jsonl").write_text('{"q": "Two and two is", "a": ["four", "five"]}\n', encoding="utf-8")
+    task = tmp_path / "sums.yaml"
+    task.write_text(
+        "task: sums\nkind: multiple_choice\ndataset: {files: {test: sums.jsonl}}\ntest_split: test\n"
+        "prompt: '{{q}}'\nchoices: a\ngold: '0'\nmetrics: [acc, acc_norm]\n",
+        encoding="utf-8",
+    )
+    common = (task, "--model", "any", "--json", "--output")
+    here = made.run(*common, tmp_path / "a", "--engine", "evalkit.testing.fake:Fake", command="run")
+    there = made.run(*common, tmp_path / "b", "--engine", "tiny", "--engine-arg", "delay=0.01", command="run")
+    assert answer(there)["results"] == answer(here)["results"]
+    engine = json.loads((tmp_path / "b" / "results.json").read_text(encoding="utf-8"))["engine"]
+    assert (engine["isolated"], engine["delay"]) == (True, 0.01)
+    named = made.run(*common, tmp_path / "c", "--engine", "tiny-slow", "--env", "tiny", command="run")
+    assert answer(named)["results"] == answer(here)["results"]
+    refused(
+        made.run(*common, tmp_path / "d", "--engine", "tiny", "--engine-arg", "no=1", command="run"), "no option 'no'"
+    )
+    refused(made.run(*common, tmp_path / "d", "--engine", "tinny", command="run"), "unknown engine 'tinny'")
+    refused(
+        made.run(*common, tmp_path / "d", "--engine", "tiny", "--env", "none", command="run"), "no environment 'none'"
+    )
+    assert not (tmp_path / "d").exists()
+
+
 def test_site_environments_are_read_only(made: Home, home: Home) -> None:
     """Those of a folder that is not the first are used and never changed."""
     both = {"EVALKIT_ENVS": f"{home.environments}{os.pathsep}{made.environments}"}

@@ -12,7 +12,7 @@ from evalkit.cli import complete
 from evalkit.cli.output import JSON, print_json, stdout_reserved
 from evalkit.cli.progress import progress_bar
 from evalkit.cli.tables import print_result
-from evalkit.errors import ConfigError
+from evalkit.errors import ConfigError, UnknownNameError
 
 if TYPE_CHECKING:
     from evalkit.results import RunResult
@@ -89,6 +89,14 @@ def run(
     isolate: Annotated[
         bool, typer.Option("--isolate", help="Run the engine in a process of its own, whose death ends no run.")
     ] = False,
+    env: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            autocompletion=complete.environments,
+            help="Run the engine in this environment; see env list.",
+        ),
+    ] = None,
     restarts: Annotated[
         int | None, typer.Option(metavar="N", help="Start an isolated engine that died again, so often [default: 0]")
     ] = None,
@@ -123,6 +131,7 @@ def run(
         "truncate": truncate or None,
         "cache": cache or None,
         "isolate": isolate or None,
+        "env": env,
         "restarts": restarts,
         "seed": seed,
         "data_dir": str(data_dir) if data_dir else None,
@@ -161,13 +170,20 @@ def merge(config: Path | None, given: dict[str, Any]) -> dict[str, Any]:
 
 def add_arguments(values: dict[str, Any], engine_words: list[str], model_words: list[str]) -> None:
     """Check `K=V` words against the engine's and the model's own options, and add them to `values`."""
+    from evalkit.environments import find_environment
     from evalkit.model import Model
-    from evalkit.options import parse_assignments
+    from evalkit.options import parse_assignments, parse_free
     from evalkit.plugins import load_engine_class
 
     if engine_words and values.get("engine"):
-        cls, _ = load_engine_class(values["engine"])
-        given = parse_assignments(engine_words, cls, f"engine {values['engine']!r}")
+        name = values["engine"]
+        try:
+            given = parse_assignments(engine_words, load_engine_class(name)[0], f"engine {name!r}")
+        except UnknownNameError:
+            if find_environment(name, values.get("env")) is None:
+                raise
+            # Its options are known where it is.
+            given = parse_free(engine_words)
         values["engine_args"] = {**(values.get("engine_args") or {}), **given}
     if model_words:
         given = parse_assignments(model_words, Model, "the model")

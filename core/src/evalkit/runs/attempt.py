@@ -10,7 +10,8 @@ from evalkit import options
 from evalkit.answers.cache import AnswerCache, is_from_cache
 from evalkit.energy import Meter
 from evalkit.engine import BaseInferenceSession, redact
-from evalkit.errors import DiskFullError, RunError
+from evalkit.environments import find_environment
+from evalkit.errors import DiskFullError, MissingDependencyError, RunError
 from evalkit.model import Model
 from evalkit.plugins import get_plugins
 from evalkit.requests import Output, Request, generated_tokens
@@ -22,7 +23,7 @@ from evalkit.runs.infer import OnProgress, check_lengths, infer
 from evalkit.runs.journal import Journal, Spent
 from evalkit.runs.plan import Asked, make_plan
 from evalkit.runs.progress import progress_reporter
-from evalkit.runs.resolve import choose_engine, portable, resolve_model
+from evalkit.runs.resolve import choose_engine, isolated_engine, portable, resolve_model
 from evalkit.runs.score import Tally, samples
 from evalkit.runs.spec import RunSpec
 from evalkit.runs.summary import summarize, warnings
@@ -58,7 +59,7 @@ class Attempt:
 
     def _execute(self, folder: RunFolder | None) -> RunResult:
         load_started = time.perf_counter()
-        with self.engine.build(self.model) as session:
+        with self._session() as session:
             load = time.perf_counter() - load_started
             requests = self._requests(session)
             self._check_lengths(session, requests)
@@ -68,6 +69,17 @@ class Attempt:
                 self._check_model(folder)
                 return self._answer(folder, session, requests, load)
             return self._start(session, requests, load)
+
+    def _session(self) -> BaseInferenceSession:
+        """The model loaded; in the engine's environment where this one lacks its libraries."""
+        try:
+            return self.engine.build(self.model)
+        except MissingDependencyError:
+            environment = find_environment(self.spec.engine)
+            if environment is None:
+                raise
+            self.engine, _ = isolated_engine(self.spec, environment)
+            return self.engine.build(self.model)
 
     def _check_lengths(self, session: BaseInferenceSession, questions: Questions) -> None:
         by_task = {n: [a.request for doc in asked for a in doc] for n, asked in questions.items()}

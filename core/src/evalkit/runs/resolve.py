@@ -8,6 +8,8 @@ from typing import Any
 
 from evalkit import options
 from evalkit.engine import BaseEngine
+from evalkit.environments import find_environment
+from evalkit.environments.environment import Environment
 from evalkit.errors import ModelNotFoundError, UnknownNameError, did_you_mean
 from evalkit.isolation.engine import IsolatedEngine
 from evalkit.model import Model
@@ -26,11 +28,25 @@ def build_engine(name: str, args: dict[str, Any]) -> tuple[BaseEngine, EngineSpe
 
 
 def choose_engine(spec: RunSpec) -> tuple[BaseEngine, EngineSpec]:
-    """The engine of a run, in a process of its own where that is wanted."""
-    if not spec.isolate:
+    """The engine of a run, in a process of its own where that is wanted, or where only an environment has it."""
+    if spec.isolate or spec.env:
+        return isolated_engine(spec, find_environment(spec.engine, spec.env))
+    try:
         return build_engine(spec.engine, spec.engine_args)
-    _, engine = load_engine_class(spec.engine)
-    return IsolatedEngine(spec.engine, spec.engine_args, restarts=spec.restarts), engine
+    except UnknownNameError:
+        environment = find_environment(spec.engine)
+        if environment is None:
+            raise
+        return isolated_engine(spec, environment)
+
+
+def isolated_engine(spec: RunSpec, environment: Environment | None) -> tuple[BaseEngine, EngineSpec]:
+    """The engine of a run in a process of `environment`, or of this Python."""
+    if environment is None:
+        _, engine = load_engine_class(spec.engine)
+        return IsolatedEngine(spec.engine, spec.engine_args, restarts=spec.restarts), engine
+    python, variables = environment.python, environment.child_variables()
+    return IsolatedEngine(spec.engine, spec.engine_args, python, variables, spec.restarts), environment.spec
 
 
 def spec_of(engine: BaseEngine) -> EngineSpec:

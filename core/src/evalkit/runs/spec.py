@@ -35,6 +35,7 @@ class RunSpec(BaseModel):
     truncate: bool = False
     cache: bool = False
     isolate: bool = False
+    env: str | None = None
     restarts: Annotated[int, Field(ge=0)] = 0
     seed: int = DEFAULT_SEED
     data_dir: str | None = None
