@@ -253,6 +253,15 @@ def test_blocks_change_no_log_probability(dtype: torch.dtype, with_bias: bool) -
         assert logprobs.tolist() == pytest.approx(expected.tolist(), abs=tolerance)
         assert greedy[:300].all()
         assert greedy.tolist() == (logits.argmax(-1)[rows] == targets).tolist()
+    for scores in (
+        blockwise_scores(hidden, weight, bias, rows, targets, 1),
+        dense_scores(logits.split(256), rows, targets, 3),
+    ):
+        assert scores.top is not None
+        likely = torch.from_numpy(scores.top.ids[:, 0])
+        assert logits[rows, likely].tolist() == logits.amax(-1)[rows].tolist()
+        assert (scores.top.logprobs[scores.greedy, 0] == scores.logprobs[scores.greedy]).all()
+        assert (scores.top.logprobs[~scores.greedy, 0] >= scores.logprobs[~scores.greedy]).all()
 
 
 def test_of_equal_logits_the_first_token_is_greedy() -> None:

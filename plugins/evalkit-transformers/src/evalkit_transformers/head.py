@@ -88,9 +88,9 @@ class SelectiveHead:
         """
         if self.linear:
             hidden = self.hidden_states(forward, *at)
-            if hidden.dtype == torch.float32 or tops:
+            if hidden.dtype == torch.float32 or tops > 1:
                 return dense_scores(map(self.head, hidden.split(ROWS)), target_rows, targets, tops)
-            return blockwise_scores(hidden, self.head.weight, self.head.bias, target_rows, targets)
+            return blockwise_scores(hidden, self.head.weight, self.head.bias, target_rows, targets, tops)
         return dense_scores(self.logits(forward, *at).split(ROWS), target_rows, targets, tops)
 
     def logits(self, forward: Forward, rows: Tensor, positions: Tensor) -> Tensor:
@@ -174,12 +174,13 @@ def dense_scores(blocks: Iterable[Tensor], target_rows: Tensor, targets: Tensor,
 
 
 def blockwise_scores(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, target_rows: Tensor, targets: Tensor
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, target_rows: Tensor, targets: Tensor, tops: int = 0
 ) -> Scores:
     """Scores from hidden states [rows, size] and the head's matrix, a block of the vocabulary at a time.
 
     Keeps for each row a running maximum and a running sum of exponentials (Milakov & Gimelshein 2018,
-    arXiv:1805.02867). Of equal maxima the first token counts as the most likely, as argmax has it.
+    arXiv:1805.02867). Of equal maxima the first token counts as the most likely, as argmax has it. The most likely one
+    itself (`tops` 1) comes for nothing, further ones do not.
     """
     order = targets.argsort()
     sorted_rows, sorted_targets = target_rows[order], targets[order]
@@ -200,5 +201,10 @@ def blockwise_scores(
         total = total * (peak - raised).exp_() + scores.sub_(raised[:, None]).exp_().sum(-1)
         peak = raised
     logprobs = torch.empty_like(chosen)
-    logprobs[order] = chosen - (peak + total.log())[sorted_rows]
-    return Scores(logprobs.double().cpu().numpy(), (best[target_rows] == targets).cpu().numpy())
+    totals = peak + total.log()
+    logprobs[order] = chosen - totals[sorted_rows]
+    found = Scores(logprobs.double().cpu().numpy(), (best[target_rows] == targets).cpu().numpy())
+    if not tops:
+        return found
+    likeliest = (peak - totals)[target_rows, None].double().cpu().numpy()
+    return found._replace(top=Top(best[target_rows, None].cpu().numpy(), likeliest))

@@ -14,6 +14,8 @@ from evalkit.requests import GenerationPart, GenerationRequest, Output, Request
 
 Kind = Literal["scoring", "generation"]
 Event = GenerationPart | Output
+PAUSE, SETTLED = 0.004, 0.02
+"""Seconds without a further request after which an idle server begins, and after which it begins in any case."""
 
 
 class FullError(Exception):
@@ -86,12 +88,20 @@ class Lines:
     def turn(self, timeout: float) -> Kind | None:
         """Wait for requests; whose turn it is: the other kind's than last time where both wait. None: nobody came."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or any(self._lines.values()), timeout)
+            if not any(self._lines.values()):
+                self._changed.wait_for(lambda: self._closed or any(self._lines.values()), timeout)
+                self._let_settle()
             waiting = [kind for kind, line in self._lines.items() if line]
             if not waiting:
                 return None
             self._last = next((kind for kind in waiting if kind != self._last), waiting[0])
             return self._last
+
+    def _let_settle(self) -> None:
+        """Wait for the rest of a burst: requests that begin together share passes and prefixes."""
+        latest = time.perf_counter() + SETTLED
+        while not self._closed and time.perf_counter() < latest and self._changed.wait(PAUSE):
+            pass
 
     def take_scoring(self) -> list[Ticket]:
         """All scoring requests that wait."""
