@@ -10,6 +10,7 @@ servers     evalkit's servers by real clients, and the engine `openai` against t
 parity      scores against lm-evaluation-harness, each in its own environment
 parity_table  every task that the mirror has data for, evaluated by both; writes docs/parity.md
 bench       speed; nothing here can fail a test
+bench_serving  the speed of served models, beside engines used directly and llama-cpp-python's server
 docs        build the documentation
 dev         an environment to work in, .venv
 """
@@ -240,6 +241,14 @@ def bench(session: nox.Session) -> None:
         session.run("python", "tests/benchmarks/bench_peers.py", *mirror(), "--engine", engine, *words, *more)
     words = [word for engine in BENCHES for word in ("--python", f"{engine}={pythons[engine]['evalkit']}")]
     session.run("python", "tests/benchmarks/bench_engines.py", *mirror(), *words)
+
+
+@nox.session
+def bench_serving(session: nox.Session) -> None:
+    """Measure served models; words behind `--` go to bench_serving.py."""
+    needs = (TORCH, "llama-cpp-python[server]==0.3.36")
+    install(session, "evalkit-transformers", "evalkit-llamacpp", "evalkit-http", "evalkit-smollm2", needs=needs)
+    session.run("python", "tests/benchmarks/bench_serving.py", *session.posargs)
 
 
 @nox.session
