@@ -196,10 +196,11 @@ class Attempt:
         outputs: dict[str, Output],
     ) -> RunResult:
         tallies = {name: Tally(planned) for name, planned in self.plan.tasks.items()}
+        sample_scored = get_plugins().hook.sample_scored
         for name, tally in tallies.items():
             for sample in samples(tally.planned, requests[name], outputs):
                 tally.add(sample)
-                get_plugins().hook.sample_scored(run=context, sample=sample)
+                sample_scored(run=context, sample=sample)
         summary = summarize(self.plan, tallies)
         spent = journal.costs()
         return RunResult(
