@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
 import zipfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import evalkit
@@ -92,7 +94,16 @@ class Home:
         """Begin `evalkit env WORDS...`, or another command."""
         full = [sys.executable, "-m", "evalkit", command, *map(str, words)]
         pipe = subprocess.PIPE
-        return subprocess.Popen(full, stdout=pipe, stderr=pipe, text=True, env=self.variables(**more), cwd=self.folder)
+        return subprocess.Popen(
+            full,
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+            env=self.variables(**more),
+            cwd=self.folder,
+            # What starts the tests in the background may have Ctrl-C ignored, which processes inherit.
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+        )
 
     def run(self, *words: object, command: str = "env", **more: str) -> subprocess.CompletedProcess[str]:
         """The same to its end."""

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -172,15 +173,18 @@ def test_ctrl_c_ends_a_run_that_waits(kit: Any) -> None:
     """A run whose server thinks for ten minutes ends at once, with status 130."""
     double = kit.serve()
     words = ("run", "starter_arithmetic", "--engine", "openai", "--model", "fake", "--output", "run", "--engine-arg")
-    process = subprocess.Popen(evalkit_command(*words, f"base_url={double.url}"), stderr=subprocess.PIPE, text=True)
-    try:
-        double.faults += [lambda handler: threading.Event().wait(60)] * 100
-        while not double.bodies("/v1/completions"):
-            assert process.poll() is None
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=30)
-    finally:
-        process.kill()
+    double.faults += [lambda handler: threading.Event().wait(60)] * 100
+    command = evalkit_command(*words, f"base_url={double.url}")
+    # What starts the tests in the background may have Ctrl-C ignored, which processes inherit.
+    heeded = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heeded) as process:
+        try:
+            while not double.bodies("/v1/completions"):
+                assert process.poll() is None
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=30)
+        finally:
+            process.kill()
     assert process.returncode == 130
 
 

@@ -35,6 +35,8 @@ PROBES = (
 )
 """A damaged schema is found by them, before any answer is asked for."""
 
+WAL_VERSIONS = b"\x02\x02"
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Spent:
@@ -200,6 +202,7 @@ def _connect(path: Path) -> sqlite3.Connection:
             db.execute(query)
         # Not the quick check: it does not see an index that differs from its table, where later queries fail.
         verdict = db.execute("PRAGMA integrity_check(1)").fetchone()[0]
+        _check_header(path)
     except (sqlite3.Error, UnicodeDecodeError):
         db.close()
         raise
@@ -207,6 +210,13 @@ def _connect(path: Path) -> sqlite3.Connection:
         db.close()
         raise sqlite3.DatabaseError(verdict)
     return db
+
+
+def _check_header(path: Path) -> None:
+    """Raise DatabaseError where bytes 18 and 19 ask for another version than WAL's: SQLite would not write."""
+    with path.open("rb") as file:
+        if file.read(20)[18:] != WAL_VERSIONS:
+            raise sqlite3.DatabaseError("the header is damaged")
 
 
 def _readable_rows(path: Path) -> Iterator[tuple[Any, ...]]:
