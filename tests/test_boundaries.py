@@ -20,6 +20,7 @@ LAYERS = (
     {"errors", "hooks", "cache", "hub", "memory", "energy", "costs"},
     {"requests", "model", "specs", "encoding"},
     {"engine", "results"},
+    {"arrivals"},
     {"scoring", "datasets"},
     {"sessions", "tokenizers", "gguf_tokenizers", "tasks", "options", "hookspecs", "chat_templates"},
     {"decoding"},

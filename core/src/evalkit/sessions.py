@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+from evalkit.arrivals import TRUNCATED, LiveArrivals, with_notes
+from evalkit.arrivals import DecodeRequest as DecodeRequest
 from evalkit.engine import BaseInferenceSession, Feed, TooLong
 from evalkit.errors import EvalkitError, OutOfMemoryError, RequestError, one_line
 from evalkit.requests import (
@@ -43,16 +45,6 @@ from evalkit.scoring.pairs import encode_pairs_apart
 from evalkit.scoring.planner import TreeBatch, plan_forest
 
 LEAST_BATCH_TOKENS = 16
-TRUNCATED = "truncated: {length} tokens, of which the last {limit} fit the context"
-
-
-@dataclass(frozen=True, slots=True)
-class DecodeRequest:
-    """A generation request with its prompt as token ids, cut to fit."""
-
-    index: int
-    prompt: tuple[int, ...]
-    request: GenerationRequest
 
 
 class TokenSession(BaseInferenceSession):
@@ -319,7 +311,7 @@ class TokenSession(BaseInferenceSession):
             # Each generated token but the last is fed once; nothing shares it.
             produced = max(0, sum(len(o.token_ids) for o in (output, *output.alternatives)) - 1)
             self._count_answered(len(prompts[index]) + produced, fresh[index] + produced)
-            yield keys[index], _with_notes(output, notes.get(index, ()))
+            yield keys[index], with_notes(output, notes.get(index, ()))
 
     def generate_live(
         self, feed: Feed, *, wants_parts: Callable[[Any], bool] = lambda key: True
@@ -411,57 +403,6 @@ class TokenSession(BaseInferenceSession):
         return found
 
 
-class LiveArrivals:
-    """A server's feed on its way to the decoder: keys become numbers, prompts token ids; what cannot be is refused."""
-
-    def __init__(self, session: TokenSession, feed: Feed) -> None:
-        self.session, self.feed = session, feed
-        self.keys: dict[int, Any] = {}
-        self._numbers: dict[Any, int] = {}
-        self._notes: dict[int, tuple[str, ...]] = {}
-        self._refused: list[tuple[Any, GenerationOutput]] = []
-        self._count = 0
-
-    def read(self) -> Iterator[DecodeRequest | int | None]:
-        """What the decoder reads. After a refusal it is let go on, so that the refusal gets out."""
-        for arrival in self.feed:
-            if arrival is None:
-                yield None
-            elif arrival[1] is not None:
-                yield self._encoded(arrival[0], arrival[1])
-            elif arrival[0] in self._numbers:
-                yield self._numbers[arrival[0]]
-
-    def _encoded(self, key: Any, request: GenerationRequest) -> DecodeRequest | None:
-        try:
-            if request.num_beams > 1:
-                raise RequestError("a server has no beam search: ask for num_beams 1")
-            ids, limit = self.session.prompt_ids(request), self.session.prompt_limit(request)
-        except EvalkitError as error:
-            self._refused.append((key, GenerationOutput(finish_reason="error", error=one_line(error))))
-            return None
-        self._count += 1
-        self.keys[self._count], self._numbers[key] = key, self._count
-        if len(ids) > limit:
-            self._notes[self._count] = (TRUNCATED.format(length=len(ids), limit=limit),)
-        return DecodeRequest(self._count, ids[-limit:], request)
-
-    def refused(self) -> Iterator[tuple[Any, GenerationOutput]]:
-        """Requests that cannot be answered, each once."""
-        refused, self._refused = self._refused, []
-        yield from refused
-
-    def answered(
-        self, number: int, answer: GenerationPart | GenerationOutput
-    ) -> tuple[Any, GenerationPart | GenerationOutput]:
-        """A decoder's answer under the key of its request."""
-        if isinstance(answer, GenerationPart):
-            return self.keys[number], answer
-        key = self.keys.pop(number)
-        del self._numbers[key]
-        return key, _with_notes(answer, self._notes.pop(number, ()))
-
-
 def _unzip(requests: Iterable[tuple[Any, Any]]) -> tuple[list[Any], list[Any]]:
     pairs = list(requests)
     return [key for key, _ in pairs], [request for _, request in pairs]
@@ -469,10 +410,6 @@ def _unzip(requests: Iterable[tuple[Any, Any]]) -> tuple[list[Any], list[Any]]:
 
 def _in_order(outputs: Iterable[tuple[int, Any]]) -> list[Any]:
     return [output for _, output in sorted(outputs, key=lambda pair: pair[0])]
-
-
-def _with_notes(output: GenerationOutput, notes: tuple[str, ...]) -> GenerationOutput:
-    return replace(output, notes=output.notes + notes) if notes else output
 
 
 def _first_tops(scored: ScoredTokens, count: int | None) -> tuple[tuple[tuple[int, float], ...], ...] | None:

@@ -10,6 +10,7 @@ from evalkit import errors
 from evalkit.encoding import from_plain, to_plain
 from evalkit.engine import BaseInferenceSession, Feed, TooLong
 from evalkit.errors import EngineDiedError, EvalkitError, one_line
+from evalkit.isolation.live import LiveFeed
 from evalkit.isolation.process import ChildProcess
 from evalkit.requests import (
     GenerationOutput,
@@ -213,7 +214,7 @@ class IsolatedSession(BaseInferenceSession):
         self, feed: Feed, *, wants_parts: Callable[[Any], bool] = lambda key: True
     ) -> Iterator[tuple[Any, GenerationPart | GenerationOutput]]:
         """Serve a feed until it ends. Of what a child that died was answering, only what had parts out is lost."""
-        live = _Live(feed, wants_parts)
+        live = LiveFeed(feed, wants_parts)
         while True:
             try:
                 yield from self._live(live)
@@ -223,7 +224,7 @@ class IsolatedSession(BaseInferenceSession):
                 for number in live.begun & set(live.left):
                     yield live.left.pop(number)[0], GenerationOutput(finish_reason="error", error=one_line(error))
 
-    def _live(self, live: _Live) -> Iterator[tuple[Any, GenerationPart | GenerationOutput]]:
+    def _live(self, live: LiveFeed) -> Iterator[tuple[Any, GenerationPart | GenerationOutput]]:
         call = next(self._numbers)
         self._send({"id": call, "call": "generate_live"})
         self._send({"id": call, "items": live.unanswered(), "end": live.ended})
@@ -280,56 +281,6 @@ class IsolatedSession(BaseInferenceSession):
             self._again(error)
             found = self._ask(call)
         return [TooLong(*item) for item in found]
-
-
-class _Live:
-    """A feed, and what of it is not answered."""
-
-    def __init__(self, feed: Feed, wants_parts: Callable[[Any], bool]) -> None:
-        self.feed, self.wants_parts = feed, wants_parts
-        self.left: dict[int, tuple[Any, GenerationRequest]] = {}
-        self.begun: set[int] = set()
-        """Numbers of which parts are out."""
-        self.ended = False
-        self._numbers: dict[Any, int] = {}
-        self._count = count()
-
-    def arrived(self) -> list[list[Any]]:
-        """Items for the child: all that the feed has now."""
-        items: list[list[Any]] = []
-        for arrival in self.feed:
-            if arrival is None:
-                return items
-            key, request = arrival
-            if request is not None:
-                number = self._numbers[key] = next(self._count)
-                self.left[number] = (key, request)
-                items.append(self._item(number))
-            elif key in self._numbers:
-                items.append([self._numbers[key], None])
-        self.ended = True
-        return items
-
-    def unanswered(self) -> list[list[Any]]:
-        """Items for a new child: all that is not answered."""
-        return [self._item(number) for number in self.left]
-
-    def _item(self, number: int) -> list[Any]:
-        key, request = self.left[number]
-        return [number, to_plain(request), bool(self.wants_parts(key))]
-
-    def answered(
-        self, number: int, answer: GenerationPart | GenerationOutput
-    ) -> Iterator[tuple[Any, GenerationPart | GenerationOutput]]:
-        """An answer under its key."""
-        key, _ = self.left[number]
-        if isinstance(answer, GenerationPart):
-            self.begun.add(number)
-        else:
-            del self.left[number]
-            self._numbers.pop(key, None)
-            self.begun.discard(number)
-        yield key, answer
 
 
 def _value(frame: Mapping[str, Any]) -> Any:
