@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -68,7 +69,10 @@ def test_looking_at_commands_loads_no_web_library(tmp_path: Path) -> None:
 def test_ctrl_c_ends_the_server_in_order(tmp_path: Path) -> None:
     """One line on stderr, and success: nothing was lost."""
     command = [sys.executable, "-m", "evalkit", "serve", "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+    pipe = subprocess.PIPE
+    # What starts the tests in the background may have Ctrl-C ignored, which processes inherit.
+    heeded = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=tmp_path, preexec_fn=heeded) as process:
         assert process.stdout is not None
         url = process.stdout.readline().partition(" at ")[2].partition(" ")[0]
         assert httpx.get(f"{url}/ready", timeout=30).status_code == 200
