@@ -21,7 +21,7 @@ from evalkit.requests import (
 )
 
 # Made once: `json.dumps` would make one for every sample.
-CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=str)
+CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, check_circular=False, default=str)
 
 
 @dataclass(frozen=True, slots=True)

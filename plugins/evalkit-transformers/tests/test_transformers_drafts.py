@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evalkit.decoding import continuous
+from evalkit.decoding import group
 from evalkit.requests import GenerationOutput, GenerationRequest
 from evalkit.scoring import Drafter
 from evalkit_transformers.session import TransformersSession
@@ -122,6 +122,6 @@ def test_any_right_and_wrong_guesses_change_no_text(
             return [token if noise.random() < 0.7 else 10 for token in known[: min(most, noise.randrange(9))]]
 
     with pytest.MonkeyPatch.context() as patch, drafting(session, 8):
-        patch.setattr(continuous, "Drafter", Oracle)
+        patch.setattr(group, "Drafter", Oracle)
         outputs = session.generate(requests, batch_size=batch_size)
     assert [output.token_ids for output in outputs] == expected

@@ -10,15 +10,15 @@ from evalkit.hooks import hookimpl
 from evalkit.results import RunResult, Sample
 from evalkit.runs.context import RunContext
 from evalkit.runs.folder import RESULTS
-from evalkit.runs.samples import PREFIX, describe_files, sample_path
+from evalkit.runs.samples import PREFIX, describe_files, sample_name
 
-ENCODER = json.JSONEncoder(ensure_ascii=False, default=str)
+ENCODER = json.JSONEncoder(ensure_ascii=False, check_circular=False, default=str)
 
 
 @hookimpl
 def sample_scored(run: RunContext, sample: Sample) -> None:
     """Add the sample to its task's file."""
-    run.folder.append_line(sample_path(run.folder.path, sample.task).name, ENCODER.encode(sample.to_dict()))
+    run.folder.append_line(sample_name(sample.task), ENCODER.encode(sample.to_dict()))
 
 
 @hookimpl

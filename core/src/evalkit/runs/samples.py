@@ -42,9 +42,14 @@ class TaskSamples:
     clusters: dict[int, Any] = field(default_factory=dict)
 
 
+def sample_name(task: str) -> str:
+    """The name of a task's sample file."""
+    return f"{PREFIX}{task}{SUFFIX}"
+
+
 def sample_path(run: Path, task: str) -> Path:
     """Where a run keeps a task's samples."""
-    return run / f"{PREFIX}{task}{SUFFIX}"
+    return run / sample_name(task)
 
 
 def sample_files(run: Path) -> dict[str, Path]:
