@@ -173,6 +173,42 @@ class BaseInferenceSession(ABC):
         self.close()
 
 
+class ContinuousSession(BaseInferenceSession):
+    """A session over the three continuous calls: the calls with lists are these, put in order."""
+
+    @abstractmethod
+    def loglikelihood_continuous(
+        self, requests: Iterable[tuple[Any, LoglikelihoodRequest]], *, batch_size: int | None = None
+    ) -> Iterator[tuple[Any, LoglikelihoodOutput]]:
+        """Yield `(request_id, output)` as scores arrive."""
+
+    @abstractmethod
+    def loglikelihood_rolling_continuous(
+        self, requests: Iterable[tuple[Any, RollingLoglikelihoodRequest]], *, batch_size: int | None = None
+    ) -> Iterator[tuple[Any, RollingLoglikelihoodOutput]]:
+        """Yield `(request_id, output)` as texts are scored."""
+
+    def generate(self, requests: list[GenerationRequest], *, batch_size: int | None = None) -> list[GenerationOutput]:
+        """Answer every request, in order."""
+        return _in_order(self.generate_continuous(enumerate(requests), batch_size=batch_size))
+
+    def loglikelihood(
+        self, requests: list[LoglikelihoodRequest], *, batch_size: int | None = None
+    ) -> list[LoglikelihoodOutput]:
+        """Score every continuation given its context, in order."""
+        return _in_order(self.loglikelihood_continuous(enumerate(requests), batch_size=batch_size))
+
+    def loglikelihood_rolling(
+        self, requests: list[RollingLoglikelihoodRequest], *, batch_size: int | None = None
+    ) -> list[RollingLoglikelihoodOutput]:
+        """Score every token of each text exactly once, in order."""
+        return _in_order(self.loglikelihood_rolling_continuous(enumerate(requests), batch_size=batch_size))
+
+
+def _in_order(outputs: Iterable[tuple[int, T]]) -> list[T]:
+    return [output for _, output in sorted(outputs, key=lambda pair: pair[0])]
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class TooLong:
     """Request number `index` needs `length` tokens where `limit` fit; `fatal`: truncation cannot help."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from evalkit.arrivals import TRUNCATED, LiveArrivals, with_notes
 from evalkit.arrivals import DecodeRequest as DecodeRequest
-from evalkit.engine import BaseInferenceSession, Feed, TooLong
+from evalkit.engine import ContinuousSession, Feed, TooLong
 from evalkit.errors import EvalkitError, OutOfMemoryError, RequestError, one_line
 from evalkit.requests import (
     GenerationOutput,
@@ -47,7 +47,7 @@ from evalkit.scoring.planner import TreeBatch, plan_forest
 LEAST_BATCH_TOKENS = 16
 
 
-class TokenSession(BaseInferenceSession):
+class TokenSession(ContinuousSession):
     """A session over a tokenizer and two primitives. Scores depend neither on batches nor on order."""
 
     is_encoder_decoder = False
@@ -105,12 +105,6 @@ class TokenSession(BaseInferenceSession):
         self.counts += TokenCounts(requested=requested, unique=fresh)
 
     # ── scoring ─────────────────────────────────────────────────────────────────────────────────────────
-    def loglikelihood(
-        self, requests: list[LoglikelihoodRequest], *, batch_size: int | None = None
-    ) -> list[LoglikelihoodOutput]:
-        """Score every continuation given its context, in order."""
-        return _in_order(self.loglikelihood_continuous(enumerate(requests), batch_size=batch_size))
-
     def loglikelihood_continuous(
         self, requests: Iterable[tuple[Any, LoglikelihoodRequest]], *, batch_size: int | None = None
     ) -> Iterator[tuple[Any, LoglikelihoodOutput]]:
@@ -141,12 +135,6 @@ class TokenSession(BaseInferenceSession):
                     top_logprobs=_first_tops(scored, asked[index].logprobs),
                 ),
             )
-
-    def loglikelihood_rolling(
-        self, requests: list[RollingLoglikelihoodRequest], *, batch_size: int | None = None
-    ) -> list[RollingLoglikelihoodOutput]:
-        """Score every token of each text exactly once, in order."""
-        return _in_order(self.loglikelihood_rolling_continuous(enumerate(requests), batch_size=batch_size))
 
     def loglikelihood_rolling_continuous(
         self, requests: Iterable[tuple[Any, RollingLoglikelihoodRequest]], *, batch_size: int | None = None
@@ -281,10 +269,6 @@ class TokenSession(BaseInferenceSession):
             indices = indices[done:]
 
     # ── generation ──────────────────────────────────────────────────────────────────────────────────────
-    def generate(self, requests: list[GenerationRequest], *, batch_size: int | None = None) -> list[GenerationOutput]:
-        """Answer every request, in order."""
-        return _in_order(self.generate_continuous(enumerate(requests), batch_size=batch_size))
-
     def generate_continuous(
         self, requests: Iterable[tuple[Any, GenerationRequest]], *, batch_size: int | None = None
     ) -> Iterator[tuple[Any, GenerationOutput]]:
@@ -406,10 +390,6 @@ class TokenSession(BaseInferenceSession):
 def _unzip(requests: Iterable[tuple[Any, Any]]) -> tuple[list[Any], list[Any]]:
     pairs = list(requests)
     return [key for key, _ in pairs], [request for _, request in pairs]
-
-
-def _in_order(outputs: Iterable[tuple[int, Any]]) -> list[Any]:
-    return [output for _, output in sorted(outputs, key=lambda pair: pair[0])]
 
 
 def _first_tops(scored: ScoredTokens, count: int | None) -> tuple[tuple[tuple[int, float], ...], ...] | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from evalkit import errors
 from evalkit.encoding import from_plain, to_plain
-from evalkit.engine import BaseInferenceSession, Feed, TooLong
+from evalkit.engine import ContinuousSession, Feed, TooLong
 from evalkit.errors import EngineDiedError, EvalkitError, one_line
 from evalkit.isolation.live import LiveFeed
 from evalkit.isolation.process import ChildProcess
@@ -31,7 +31,7 @@ GLANCE = 0.005
 """Seconds between two looks at a server's feed while requests are running."""
 
 
-class IsolatedSession(BaseInferenceSession):
+class IsolatedSession(ContinuousSession):
     """A session in the process that `start` makes. Where it dies, it is started again up to `restarts` times.
 
     `build` is what the child is told first: engine, engine_args and model. What was answered is never asked again.
@@ -176,33 +176,17 @@ class IsolatedSession(BaseInferenceSession):
             if not ended and self._child is not None and self._child.is_alive():
                 self._send({"cancel": call})
 
-    def generate(self, requests: list[GenerationRequest], *, batch_size: int | None = None) -> list[GenerationOutput]:
-        """Answer every request, in order."""
-        return _in_order(self.generate_continuous(enumerate(requests), batch_size=batch_size))
-
     def generate_continuous(
         self, requests: Iterable[tuple[Any, GenerationRequest]], *, batch_size: int | None = None
     ) -> Iterator[tuple[Any, GenerationOutput]]:
         """Yield `(request_id, output)` in order of completion."""
         return self._stream("generate_continuous", requests, batch_size)
 
-    def loglikelihood(
-        self, requests: list[LoglikelihoodRequest], *, batch_size: int | None = None
-    ) -> list[LoglikelihoodOutput]:
-        """Score every continuation given its context, in order."""
-        return _in_order(self.loglikelihood_continuous(enumerate(requests), batch_size=batch_size))
-
     def loglikelihood_continuous(
         self, requests: Iterable[tuple[Any, LoglikelihoodRequest]], *, batch_size: int | None = None
     ) -> Iterator[tuple[Any, LoglikelihoodOutput]]:
         """Yield `(request_id, output)` as scores arrive."""
         return self._stream("loglikelihood_continuous", requests, batch_size)
-
-    def loglikelihood_rolling(
-        self, requests: list[RollingLoglikelihoodRequest], *, batch_size: int | None = None
-    ) -> list[RollingLoglikelihoodOutput]:
-        """Score every token of each text exactly once, in order."""
-        return _in_order(self.loglikelihood_rolling_continuous(enumerate(requests), batch_size=batch_size))
 
     def loglikelihood_rolling_continuous(
         self, requests: Iterable[tuple[Any, RollingLoglikelihoodRequest]], *, batch_size: int | None = None
@@ -292,7 +276,3 @@ def _value(frame: Mapping[str, Any]) -> Any:
     if isinstance(kind, type) and issubclass(kind, EvalkitError):
         raise kind(text)
     raise RuntimeError(f"in the engine's process: {text}\n{frame.get('traceback', '')}")
-
-
-def _in_order(outputs: Iterable[tuple[int, Any]]) -> list[Any]:
-    return [output for _, output in sorted(outputs, key=lambda pair: pair[0])]

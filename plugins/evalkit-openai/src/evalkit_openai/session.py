@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from evalkit.engine import BaseInferenceSession, TooLong
+from evalkit.engine import ContinuousSession, TooLong
 from evalkit.errors import ConfigError, ModelError, RequestError, one_line
 from evalkit.model import Model
 from evalkit.requests import (
@@ -36,7 +36,7 @@ MODEL_FIELDS = ("revision", "dtype", "adapter", "options")
 SCORES = "Choose tasks that generate, or a server that scores: evalkit serve-model, vLLM, SGLang"
 
 
-class OpenAISession(BaseInferenceSession):
+class OpenAISession(ContinuousSession):
     """A model behind a server. What the server can do is found out when it is first needed."""
 
     def __init__(self, engine: OpenAICompatible, model: Model) -> None:
@@ -120,12 +120,6 @@ class OpenAISession(BaseInferenceSession):
         full = {"model": self.server.model, **body, **self.engine.extra_body}
         return self.workers.run(self.client.post("/completions", full))
 
-    def loglikelihood(
-        self, requests: list[LoglikelihoodRequest], *, batch_size: int | None = None
-    ) -> list[LoglikelihoodOutput]:
-        """Score every continuation given its context, in order."""
-        return _in_order(self.loglikelihood_continuous(enumerate(requests), batch_size=batch_size))
-
     def loglikelihood_continuous(
         self, requests: Iterable[tuple[Any, LoglikelihoodRequest]], *, batch_size: int | None = None
     ) -> Iterator[tuple[Any, LoglikelihoodOutput]]:
@@ -133,12 +127,6 @@ class OpenAISession(BaseInferenceSession):
         if pairs := list(requests):
             in_flight = self._in_flight(batch_size)
             yield from _flat(self.workers.stream(self.scorer.score(pairs, in_flight), in_flight))
-
-    def loglikelihood_rolling(
-        self, requests: list[RollingLoglikelihoodRequest], *, batch_size: int | None = None
-    ) -> list[RollingLoglikelihoodOutput]:
-        """Score every token of each text exactly once, in order."""
-        return _in_order(self.loglikelihood_rolling_continuous(enumerate(requests), batch_size=batch_size))
 
     def loglikelihood_rolling_continuous(
         self, requests: Iterable[tuple[Any, RollingLoglikelihoodRequest]], *, batch_size: int | None = None
@@ -153,10 +141,6 @@ class OpenAISession(BaseInferenceSession):
     def takes_messages(self) -> bool:
         """Whether conversations are sent as they are, for the server's own template."""
         return self.engine.api == "chat" or (self.engine.api == "auto" and self.workers.run(self.server.has_chat()))
-
-    def generate(self, requests: list[GenerationRequest], *, batch_size: int | None = None) -> list[GenerationOutput]:
-        """Answer every request, in order."""
-        return _in_order(self.generate_continuous(enumerate(requests), batch_size=batch_size))
 
     def generate_continuous(
         self, requests: Iterable[tuple[Any, GenerationRequest]], *, batch_size: int | None = None
@@ -294,7 +278,3 @@ async def _failed(message: str) -> GenerationOutput:
 def _flat(groups: Iterable[tuple[list[Any], list[Any]]]) -> Iterator[tuple[Any, Any]]:
     for keys, outputs in groups:
         yield from zip(keys, outputs, strict=True)
-
-
-def _in_order(outputs: Iterable[tuple[int, Any]]) -> list[Any]:
-    return [output for _, output in sorted(outputs, key=lambda pair: pair[0])]
