@@ -27,7 +27,7 @@ LAYERS = (
     {"cells"},
     {"plugins", "engines"},
     {"statistics"},
-    {"runs", "answers", "isolation", "environments"},
+    {"runs", "answers", "isolation", "environments", "servers"},
     {"reading"},
     {"runner", "exports"},
     {"cli", "testing", "__main__"},
