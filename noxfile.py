@@ -150,7 +150,6 @@ def suites(session: nox.Session) -> None:
     session.env["NLTK_DATA"] = str(Path(str(site).strip()) / "llama_index" / "core" / "_static" / "nltk_cache")
     folders = ["plugins/evalkit-lm-eval/tests", *(f"plugins/{name}/tests" for name in TASKS), "tests/parity"]
     folders.append("core/tests/test_exports_lm_eval.py")
-    folders.append("core/tests/test_exports_lm_eval.py")
     session.run("pytest", *(session.posargs or folders), *mirror())
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,8 @@ import pytest
 from evalkit.reading.finished import Run, open_runs
 from evalkit.results import Sample
 from evalkit.runner import evaluate
+from evalkit.testing.browser import headless_chromium
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SPEC = {"tasks": ["quiz"], "engine": "some-engine", "model": "some-model", "seed": 1234}
 Make = Callable[..., Path]
 
@@ -87,12 +86,5 @@ def real_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     """Headless Chromium."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if program is None:
-        pytest.skip(f"none of {', '.join(BROWSERS)} is on the path")
-    with playwright.sync_playwright() as started:
-        # Its own sandbox does not start for root in a container; the pages are ours.
-        found = started.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield found
-        found.close()
+    with headless_chromium() as browser:
+        yield browser
