@@ -34,7 +34,7 @@ CONTEXTS = (
 )
 CONTINUATIONS = (" blue", " a hill, and behind it the sea", "7", " Paris.\n")
 PAIRS = [LoglikelihoodRequest(context, text) for context in CONTEXTS for text in CONTINUATIONS]
-CLOSE = {"rel": 1e-4, "abs": 1e-4}
+CLOSE: dict[str, Any] = {"rel": 1e-4, "abs": 1e-4}
 
 Score = tuple[list[float], bool]
 """The log-probability of each token, and whether all are greedy."""
