@@ -238,6 +238,7 @@ def bench(session: nox.Session) -> None:
     session.run("python", "tests/benchmarks/bench_planner.py", "10000", "100000")
     if not MIRROR.is_dir():
         session.skip("the comparison with peers needs a mirror of data sets")
+    session.run("python", "tests/benchmarks/bench_isolation.py", *mirror())
     pythons = bench_environments(session)
     for engine, options in BENCHES.items():
         words = [word for name, python in pythons[engine].items() for word in ("--python", f"{name}={python}")]
