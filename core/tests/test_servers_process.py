@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from evalkit.errors import ConfigError, EngineDiedError, PluginError, ServerStar
 from evalkit.servers import guard, ports, wire
 from evalkit.servers.interpreter import Interpreter, find_interpreter
 from evalkit.servers.process import ServerCommand, ServerProcess
+from evalkit.testing.waiting import eventually
 
 SOURCES = os.pathsep.join(path for path in sys.path if Path(path, "evalkit").is_dir())
 PATIENCE = 60.0
@@ -49,12 +49,8 @@ def ready(*words: str, chooses_port: bool = True) -> ServerProcess:
     return server
 
 
-def gone(pids: set[int]) -> bool:
-    """Whether all of them have ended, if need be in a moment."""
-    deadline = time.monotonic() + 30
-    while any(_is_running(pid) for pid in pids) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return not any(_is_running(pid) for pid in pids)
+def wait_until_gone(pids: set[int]) -> None:
+    eventually(lambda: not any(_is_running(pid) for pid in pids))
 
 
 def _is_running(pid: int) -> bool:
@@ -83,7 +79,7 @@ def test_stopping_ends_what_left_the_group() -> None:
     started = guard.descendants(server.pid)
     assert len(started) == 3
     server.stop()
-    assert gone(started)
+    wait_until_gone(started)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
@@ -95,7 +91,7 @@ def test_a_death_is_explained_and_leaves_no_worker(number: signal.Signals) -> No
     assert f"{number.name} ended it (" in server.epitaph()
     assert "serving any" in server.epitaph()
     assert not server.answers()
-    assert gone(started)
+    wait_until_gone(started)
 
 
 def _server_itself(server: ServerProcess) -> int:
@@ -107,7 +103,7 @@ def test_killing_leaves_no_worker() -> None:
     server = ready("--workers", "1")
     started = guard.descendants(server.pid)
     server.kill()
-    assert gone(started)
+    wait_until_gone(started)
 
 
 def test_a_parent_that_dies_takes_its_server_along(tmp_path: Path) -> None:
@@ -130,7 +126,7 @@ def test_a_parent_that_dies_takes_its_server_along(tmp_path: Path) -> None:
         started = {int(word) for word in parent.stdout.readline().split()}
         assert len(started) == 3
         parent.kill()
-    assert gone(started)
+    wait_until_gone(started)
 
 
 # ── starts that fail ────────────────────────────────────────────────────────────────────────────────────────

@@ -58,7 +58,9 @@ def test_engine_options(source: Path) -> None:
 
 def test_server_options() -> None:
     """docs/servers.md lists the options of server mode, in order."""
-    assert list(rows(ROOT / "docs/servers.md", "Options")) == [field.name for field in dataclasses.fields(ServableEngine)]
+    assert list(rows(ROOT / "docs/servers.md", "Options")) == [
+        field.name for field in dataclasses.fields(ServableEngine)
+    ]
 
 
 def test_conformance_promises() -> None:
