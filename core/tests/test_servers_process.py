@@ -107,6 +107,15 @@ def test_killing_leaves_no_worker() -> None:
     wait_until_gone(started)
 
 
+def test_a_guard_that_is_killed_takes_its_server_along() -> None:
+    """The server does not outlive the process that watches it."""
+    server = ready()
+    started = guard.descendants(server.pid)
+    os.kill(server.pid, signal.SIGKILL)
+    wait_until_gone(started)
+    server.stop()
+
+
 def test_a_parent_that_dies_takes_its_server_along(tmp_path: Path) -> None:
     """No server is left when the process of the run is killed, nor a worker of it."""
     script = (

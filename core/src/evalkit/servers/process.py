@@ -148,7 +148,8 @@ class ServerProcess(LoggedProcess):
     def stop(self) -> None:
         """End it, by force after ten seconds, and wait until accelerators have its memory back. May be repeated."""
         self._let_go()
-        if not self.wait(PATIENCE + MARGIN):
+        # Where the guard itself was ended by force, its group is left.
+        if not self.wait(PATIENCE + MARGIN) or self._process.returncode < 0:
             self.kill()
         memory.wait_until_back(self._memory)
 
