@@ -25,6 +25,7 @@ from evalkit_gptqmodel.load import load_model, quantized_layers
 from evalkit_gptqmodel.memory import computing
 from evalkit_gptqmodel.quiet import quiet
 from evalkit_gptqmodel.scores import target_scores
+from evalkit_gptqmodel.slots import SlotDecoder
 from evalkit_gptqmodel.unpack import unpack_layers
 
 BATCH_TOKENS = {"cpu": 1024, "cuda": 8192}
@@ -110,6 +111,10 @@ class GPTQModelSession(CellSession):
         """Keep these cells only."""
         with torch.inference_mode():
             self.cells.keep(cells)
+
+    def decoder(self) -> SlotDecoder:
+        """What generates: sequences in slots of their own."""
+        return SlotDecoder(self)
 
     # ── life ────────────────────────────────────────────────────────────────────────────────────────────
     def gc(self) -> None:
