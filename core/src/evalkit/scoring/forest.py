@@ -120,6 +120,13 @@ def fresh_tokens(sequences: Sequence[Sequence[int]]) -> list[int]:
     return found
 
 
+def sorted_prefixes(sequences: Sequence[tuple[int, ...]]) -> tuple[list[int], list[int]]:
+    """Sequences (by index) in lexicographic order, and how many leading tokens each shares with the one before it."""
+    table = SpanTable.of([Span(ids, len(ids)) for ids in sequences])
+    order = _sorted_order(table)
+    return order.tolist(), _common_prefixes(table, order)
+
+
 def _sorted_order(table: SpanTable) -> Ints:
     """Spans in lexicographic order of their tokens."""
     # Bytes compare as fast as memory can be read, once the most significant byte stands first.
