@@ -17,7 +17,7 @@ CORE = ROOT / "core" / "src" / "evalkit"
 HEAVY = {"torch", "transformers", "datasets", "numpy", "llama_cpp", "openvino", "tinygrad", "vllm", "pyarrow", "scipy"}
 # A layer imports only layers of its own line or above; `evalkit` itself only names its parts.
 LAYERS = (
-    {"errors", "hooks", "cache", "hub", "memory", "energy", "costs", "pump"},
+    {"errors", "hooks", "cache", "hub", "memory", "energy", "costs", "processes", "pump"},
     {"requests", "model", "specs", "encoding"},
     {"engine", "results"},
     {"arrivals"},
@@ -27,7 +27,7 @@ LAYERS = (
     {"cells"},
     {"plugins", "engines"},
     {"statistics"},
-    {"runs", "answers", "isolation", "environments"},
+    {"runs", "answers", "isolation", "environments", "servers"},
     {"reading"},
     {"runner", "exports"},
     {"cli", "testing", "__main__"},

@@ -50,6 +50,11 @@ class BaseEngine(ABC):
     neutral_options: ClassVar[frozenset[str]] = frozenset()
     """Options that change no answer (a batch size, say): the answer cache looks past them, and past no other."""
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether, with these options, a model is a name on a server that somebody else may change at any time."""
+        return False
+
     @abstractmethod
     def build(self, model: Model) -> BaseInferenceSession:
         """Load `model` and return the session that owns it. Raises ModelError, MissingDependencyError."""

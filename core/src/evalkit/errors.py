@@ -17,6 +17,7 @@
     │   ├── RunLockedError       another process is writing to it
     │   └── DiskFullError        nothing is lost: free some space and resume
     ├── EngineDiedError          the process that an engine ran in ended; what was answered is kept
+    ├── ServerStartError         a server that was started does not get ready, or its port is not its own
     └── OutOfMemoryError         raised by engines; the core answers with a smaller batch
 
 The command line prints an EvalkitError as one line on stderr and exits with status 2; any other exception
@@ -95,6 +96,10 @@ class DiskFullError(RunError):
 
 class EngineDiedError(EvalkitError):
     """The process of an isolated engine ended."""
+
+
+class ServerStartError(EvalkitError):
+    """A server that was started for a session cannot be used."""
 
 
 class OutOfMemoryError(EvalkitError):

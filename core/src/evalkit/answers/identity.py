@@ -36,7 +36,7 @@ NAMES_OF_MODELS = ("path", "tokenizer_path", "adapter")
 
 def identity(engine: BaseEngine, name: str, model: Model, execution: Mapping[str, Any] | None, hash_file: Hash) -> str:
     """A hash of everything that answers of this session depend on. Raises ModelError where that cannot be known."""
-    if name in get_plugins().engines and get_plugins().engine(name).remote:
+    if engine.is_remote or (name in get_plugins().engines and get_plugins().engine(name).remote):
         raise ModelError(
             f"the answer cache cannot tell which model answers as {model.path!r}: a server may change it at any time. "
             "Leave out --cache"

@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from evalkit.errors import PluginError
-from evalkit.isolation.process import CAUSES, NOT_INHERITED
+from evalkit.processes import CAUSES, NOT_INHERITED
 from evalkit.specs import EngineSpec
 
 PATIENCE = 600

@@ -27,6 +27,7 @@ from evalkit.runs.resolve import choose_engine, isolated_engine, portable, resol
 from evalkit.runs.score import Tally, samples
 from evalkit.runs.spec import RunSpec
 from evalkit.runs.summary import summarize, warnings
+from evalkit.servers import ServableEngine
 from evalkit.tasks.context import chat_template
 from evalkit.tasks.files import is_task_file
 
@@ -75,7 +76,9 @@ class Attempt:
         try:
             return self.engine.build(self.model)
         except MissingDependencyError:
-            environment = find_environment(self.spec.engine)
+            # A server has looked for an environment itself.
+            is_served = isinstance(self.engine, ServableEngine) and self.engine.is_served
+            environment = None if is_served else find_environment(self.spec.engine)
             if environment is None:
                 raise
             self.engine, _ = isolated_engine(self.spec, environment)

@@ -10,11 +10,12 @@ from evalkit import options
 from evalkit.engine import BaseEngine
 from evalkit.environments import find_environment
 from evalkit.environments.environment import Environment
-from evalkit.errors import ModelNotFoundError, UnknownNameError, did_you_mean
+from evalkit.errors import ConfigError, ModelNotFoundError, UnknownNameError, did_you_mean
 from evalkit.isolation.engine import IsolatedEngine
 from evalkit.model import Model
 from evalkit.plugins import get_plugins, load_engine_class
 from evalkit.runs.spec import RunSpec
+from evalkit.servers import ServableEngine
 from evalkit.specs import EngineSpec, load_object
 from evalkit.tasks.files import is_task_file
 
@@ -24,11 +25,19 @@ MODEL_PATHS = ("tokenizer_path", "adapter", "chat_template")
 def build_engine(name: str, args: dict[str, Any]) -> tuple[BaseEngine, EngineSpec]:
     """The engine named `name` with its options. Raises UnknownNameError, ConfigError, PluginError."""
     cls, spec = load_engine_class(name)
-    return options.build(cls, args, f"engine {name!r}"), spec
+    engine: BaseEngine = options.build(cls, args, f"engine {name!r}")
+    return engine, _configured(spec, engine)
+
+
+def _configured(spec: EngineSpec, engine: BaseEngine) -> EngineSpec:
+    """The spec of an engine as its options make it."""
+    return dataclasses.replace(spec, remote=True) if engine.is_remote else spec
 
 
 def choose_engine(spec: RunSpec) -> tuple[BaseEngine, EngineSpec]:
     """The engine of a run, in a process of its own where that is wanted, or where only an environment has it."""
+    if (served := _served_engine(spec)) is not None:
+        return served
     if spec.isolate or spec.env:
         return isolated_engine(spec, find_environment(spec.engine, spec.env))
     try:
@@ -38,6 +47,26 @@ def choose_engine(spec: RunSpec) -> tuple[BaseEngine, EngineSpec]:
         if environment is None:
             raise
         return isolated_engine(spec, environment)
+
+
+def _served_engine(spec: RunSpec) -> tuple[BaseEngine, EngineSpec] | None:
+    """The engine of a run that asks a server of its library, which is a process of its own; None for any other."""
+    if not spec.engine_args.keys() & {"start_server", "base_url"}:
+        return None
+    try:
+        engine, known = build_engine(spec.engine, spec.engine_args)
+    except UnknownNameError:
+        return None
+    if not isinstance(engine, ServableEngine) or not engine.is_served:
+        return None
+    if spec.isolate:
+        raise ConfigError("a server is a process of its own already. Leave out --isolate")
+    if engine.is_remote and (spec.env or spec.restarts):
+        raise ConfigError("a server that runs already has its own environment. Leave out --env and --restarts")
+    if not engine.is_remote:
+        env, restarts = spec.env or engine.env, spec.restarts or engine.restarts
+        engine = dataclasses.replace(engine, env=env, restarts=restarts)
+    return engine, known
 
 
 def isolated_engine(spec: RunSpec, environment: Environment | None) -> tuple[BaseEngine, EngineSpec]:
@@ -53,7 +82,7 @@ def spec_of(engine: BaseEngine) -> EngineSpec:
     """The spec that an engine is registered with; one of its own where it is not."""
     reference = f"{type(engine).__module__}:{type(engine).__qualname__}"
     known = (spec for spec in get_plugins().engines if spec.load == reference)
-    return next(known, EngineSpec(reference, "", load=reference, formats=("hf", "gguf")))
+    return _configured(next(known, EngineSpec(reference, "", load=reference, formats=("hf", "gguf"))), engine)
 
 
 def resolve_model(model: Model, engine: EngineSpec) -> Model:
