@@ -53,10 +53,11 @@ class Pump(Generic[T]):
     def stop(self, key: Any) -> None:
         """Stop reading a stream; nothing more of it arrives."""
         task = self._running.pop(key, None)
+        if task is None:
+            return
+        task.cancel()
+        self.run(_ended(task))
         self._arrived = deque(arrival for arrival in self._arrived if arrival.key != key)
-        if task is not None:
-            task.cancel()
-            self.run(_ended(task))
 
     def arrivals(self, wait: float | None = None) -> list[Arrival[T]]:
         """What has arrived; where nothing has, the next thing, if it comes within `wait` seconds."""

@@ -4,7 +4,7 @@ Libraries that need hardware cannot be imported everywhere; their source can be 
 object: `library`, `version` and `source` say what it was read from,
 
 - `functions` maps "module:function" or "module:Class.method" to the parameters that are used;
-- `fields` maps "module:Class", or "package" for all classes of its modules, to annotated fields and properties;
+- `fields` maps "module:Class", or "package" for all classes of its modules, to annotated fields, properties, and attributes that its methods set;
 - `words` maps a module to string literals that it must hold: the keys of what it answers with.
 """
 
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -101,10 +101,21 @@ def _members(cls: ast.ClassDef) -> Iterator[str]:
             yield node.target.id
         elif isinstance(node, Function) and any(_is_property(one) for one in node.decorator_list):
             yield node.name
+        elif isinstance(node, Function):
+            yield from (one.attr for one in ast.walk(node) if _is_set_on_self(one))
 
 
 def _is_property(decorator: ast.expr) -> bool:
     return isinstance(decorator, ast.Name) and decorator.id == "property"
+
+
+def _is_set_on_self(node: ast.AST) -> TypeGuard[ast.Attribute]:
+    return (
+        isinstance(node, ast.Attribute)
+        and isinstance(node.ctx, ast.Store)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "self"
+    )
 
 
 def _find(root: Path, name: str) -> ast.AST | None:

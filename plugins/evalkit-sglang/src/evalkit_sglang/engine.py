@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from annotated_types import Gt, Le
 
-from evalkit.engine import BaseEngine, BaseInferenceSession
-from evalkit.errors import ConfigError, MissingDependencyError
+from evalkit.engine import BaseInferenceSession
 from evalkit.model import Model
 from evalkit.options import NotNegative, Positive
+from evalkit.servers import ServableEngine, ServerCommand
 
-OWN = ("in_flight", "scored_tokens", "server_args")
-"""Options that are not arguments of SGLang's server."""
+Fraction = Annotated[float, Gt(0), Le(1)]
 
 
 @dataclass(slots=True)
-class SGLang(BaseEngine):
-    """Evaluates Hugging Face checkpoints with SGLang.
+class SGLang(ServableEngine):
+    """Evaluates Hugging Face checkpoints with SGLang, in this process or through its server.
 
-    Options have the names of SGLang's own server arguments, and None leaves its default; `server_args` takes all
-    others. `enable_deterministic_inference` makes seeds count and scores independent of the batch; `enable_memory_saver`
-    is needed to sleep. `in_flight` requests are in SGLang's hands at once, with at most `scored_tokens` scored tokens.
+    Options have the names of SGLang's own server arguments, and None leaves its default; `engine_args` takes all
+    others. `enable_deterministic_inference` makes seeds count, `enable_memory_saver` is needed to sleep. `queued`
+    requests are in SGLang's hands at once, with at most `scored_tokens` scored tokens of prompts among them.
     """
+
+    server_module: ClassVar[str] = "sglang"
+    # Its server asks itself for its first answer, at the port that it was told.
+    server_chooses_port: ClassVar[bool] = False
 
     dtype: str | None = None
     device: str | None = None
@@ -34,14 +37,14 @@ class SGLang(BaseEngine):
     pp_size: Positive | None = None
     dp_size: Positive | None = None
     base_gpu_id: NotNegative | None = None
-    mem_fraction_static: Annotated[float, Gt(0), Le(1)] | None = None
+    mem_fraction_static: Fraction | None = None
     context_length: Positive | None = None
     max_running_requests: Positive | None = None
     max_total_tokens: Positive | None = None
     max_prefill_tokens: Positive | None = None
     chunked_prefill_size: int | None = None
     page_size: Positive | None = None
-    schedule_policy: str | None = None
+    schedule_policy: str = "lpm"
     attention_backend: str | None = None
     sampling_backend: str | None = None
     disable_radix_cache: bool = False
@@ -51,29 +54,21 @@ class SGLang(BaseEngine):
     enable_memory_saver: bool = False
     random_seed: NotNegative | None = None
     log_level: str | None = None
-    server_args: dict[str, Any] = field(default_factory=dict)
-    in_flight: Positive = 512
+    engine_args: dict[str, Any] = field(default_factory=dict)
+    queued: Positive = 256
     scored_tokens: Positive = 65536
 
     def build(self, model: Model) -> BaseInferenceSession:
         """Load `model`. Raises ModelNotFoundError, ModelError, ConfigError, MissingDependencyError."""
+        if self.is_served:
+            return self.serve("sglang", model)
         from evalkit_sglang.load import load_engine
         from evalkit_sglang.session import SGLangSession
 
         return SGLangSession(self, model, load_engine(self, model))
 
-    def arguments(self) -> dict[str, Any]:
-        """The options as arguments of SGLang's server. Raises ConfigError for one that is given twice."""
-        given = {name: value for name in self.__slots__ if name not in OWN and (value := getattr(self, name))}
-        # Zero is a value, and False the default.
-        given |= {name: 0 for name in ("base_gpu_id", "random_seed") if getattr(self, name) == 0}
-        if twice := sorted(set(given) & set(self.server_args)):
-            raise ConfigError(f"{twice[0]} is given twice: as an option, and in server_args. Leave one out")
-        return given | self.server_args
+    def server_command(self, model: Model, served_name: str, port: int) -> ServerCommand:
+        """SGLang's own server with this model. Raises ConfigError for options that contradict each other."""
+        from evalkit_sglang.command import server_command
 
-
-def not_installed(error: ImportError) -> MissingDependencyError:
-    """What to say where SGLang cannot be imported."""
-    return MissingDependencyError(
-        f"engine 'sglang' cannot import {error.name}. Give it an environment of its own with: evalkit env create sglang"
-    )
+        return server_command(self, model, served_name, port)

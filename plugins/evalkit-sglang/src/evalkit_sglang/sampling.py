@@ -12,7 +12,9 @@ SEED_STEP = 1_000_003
 """Seeds of a request's samples stand this far apart."""
 
 
-def sampling_params(request: GenerationRequest, *, sample: int = 0, ends: frozenset[int] = frozenset()) -> dict[str, Any]:
+def sampling_params(
+    request: GenerationRequest, *, sample: int = 0, ends: frozenset[int] = frozenset()
+) -> dict[str, Any]:
     """SGLang's sampling parameters for one sample. Raises RequestError for what it cannot do."""
     if request.num_beams > 1:
         raise RequestError("engine 'sglang' has no beam search here: ask for num_beams 1, or use another engine")
