@@ -13,9 +13,11 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -46,6 +48,12 @@ def missing(root: Path, record: Record) -> list[str]:
         *_missing(record.fields, lambda name: _fields(root, name), "field"),
         *_missing(record.words, lambda name: _words(root, name), "word"),
     ]
+
+
+def installed(library: str) -> Path | None:
+    """The folder that holds an installed package, which is not imported; None where it is not installed."""
+    spec = find_spec(library)
+    return None if spec is None or spec.origin is None else Path(spec.origin).parents[1]
 
 
 def differences(function: Callable[..., Any], used: Iterable[str]) -> list[str]:
@@ -138,3 +146,14 @@ def _file(root: Path, module: str) -> Path | None:
 @cache
 def _tree(file: Path) -> ast.Module:
     return ast.parse(file.read_text(encoding="utf-8"))
+
+
+def main() -> None:
+    """`python -m evalkit.testing.signatures RECORD FOLDER`: fail where the package in FOLDER differs."""
+    file, root = map(Path, sys.argv[1:])
+    problems = missing(root, Record.read(file))
+    sys.exit("\n".join(problems) if problems else 0)
+
+
+if __name__ == "__main__":
+    main()
