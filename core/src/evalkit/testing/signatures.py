@@ -4,7 +4,8 @@ Libraries that need hardware cannot be imported everywhere; their source can be 
 object: `library`, `version` and `source` say what it was read from,
 
 - `functions` maps "module:function" or "module:Class.method" to the parameters that are used;
-- `fields` maps "module:Class", or "package" for all classes of its modules, to annotated fields, properties, and attributes that its methods set;
+- `fields` maps "module:Class", or "package" for all classes of its modules, to annotated fields, properties, and
+  attributes that methods set;
 - `words` maps a module to string literals that it must hold: the keys of what it answers with.
 """
 

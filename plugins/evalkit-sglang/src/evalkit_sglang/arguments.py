@@ -12,10 +12,14 @@ from evalkit_sglang.engine import SGLang
 
 ADAPTER = "evalkit"
 """The name under which SGLang holds the adapter."""
-RESERVED = 2
-"""Tokens of the context that are kept free: SGLang takes prompts shorter than the context, and writes one token."""
-RETURN_ORIGINAL = {"SGLANG_RETURN_ORIGINAL_LOGPROB": "1"}
-"""Log-probabilities of written tokens are the model's own, before temperature."""
+RESERVED = 7
+"""Tokens of SGLang's context beyond those of a text: it keeps six free, and a prompt may hold one more."""
+VARIABLES = {
+    # Log-probabilities of written tokens are the model's own, before temperature.
+    "SGLANG_RETURN_ORIGINAL_LOGPROB": "1",
+    # So that texts may be as long as the model's own context: what is beyond it is never read.
+    "SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN": "1",
+}
 NOT_PASSED_ON = {"engine_args", "queued", "scored_tokens"} | {item.name for item in dataclasses.fields(ServableEngine)}
 OF_THE_MODEL = ("model_path", "tokenizer_path", "revision", "trust_remote_code", "lora_paths", "chat_template")
 OF_EVALKIT = ("served_model_name", "host", "port", "skip_tokenizer_init", "is_embedding", "stream_interval")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from evalkit.errors import ConfigError
 from evalkit.model import Model
 from evalkit.servers import ServerCommand, flags
-from evalkit_sglang.arguments import RETURN_ORIGINAL, all_arguments
+from evalkit_sglang.arguments import VARIABLES, all_arguments
 from evalkit_sglang.engine import SGLang
 
 
@@ -19,4 +19,4 @@ def server_command(engine: SGLang, model: Model, served_name: str, port: int) ->
     own = {"served_model_name": served_name, "host": "127.0.0.1", "port": port}
     # Its switches have no opposites.
     values = {name: value for name, value in {**own, **given, **engine.server_args}.items() if value is not False}
-    return ServerCommand(("-m", "sglang.launch_server", *flags(values)), dict(RETURN_ORIGINAL))
+    return ServerCommand(("-m", "sglang.launch_server", *flags(values)), dict(VARIABLES))

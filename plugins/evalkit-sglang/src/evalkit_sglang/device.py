@@ -11,7 +11,7 @@ def require_gpu(device: str | None) -> None:
     if device in (None, "cuda") and not has_gpu():
         raise ModelError(
             "sglang needs a GPU: PyTorch sees none here. Run it on a machine with one, ask a server there with "
-            "--engine openai --engine-arg base_url=URL, or name the device of another build with --engine-arg device="
+            "--engine-arg base_url=URL, or name the device of another build with --engine-arg device="
         )
 
 

@@ -15,7 +15,7 @@ from evalkit.errors import (
     one_line,
 )
 from evalkit.model import Model
-from evalkit_sglang.arguments import RETURN_ORIGINAL, all_arguments
+from evalkit_sglang.arguments import VARIABLES, all_arguments
 from evalkit_sglang.device import require_gpu
 from evalkit_sglang.engine import SGLang
 
@@ -23,7 +23,7 @@ from evalkit_sglang.engine import SGLang
 def load_engine(engine: SGLang, model: Model) -> Any:
     """Start SGLang in this process and its children. Raises ModelError, ConfigError, MissingDependencyError."""
     arguments = all_arguments(engine, model)
-    for name, value in RETURN_ORIGINAL.items():
+    for name, value in VARIABLES.items():
         # Read when SGLang's parts are imported, in its children too.
         os.environ.setdefault(name, value)
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from evalkit.errors import RequestError
@@ -64,11 +64,11 @@ def _pairs(place: Place) -> tuple[tuple[int, float], ...]:
     return tuple((token, logprob) for logprob, token, *_ in place)
 
 
-def token_logprobs(reply: Reply, tops: int, spell: Any) -> tuple[TokenLogprob, ...]:
-    """Log-probabilities of written tokens with the `tops` likeliest beside each; `spell` gives a token's text."""
+def token_logprobs(reply: Reply, tops: int, spell: Callable[[Sequence[int]], str]) -> tuple[TokenLogprob, ...]:
+    """Log-probabilities of written tokens with the `tops` likeliest beside each; `spell` gives the text of tokens."""
     meta = reply["meta_info"]
     places = meta["output_top_logprobs"] if tops else [()] * len(meta["output_token_logprobs"])
     return tuple(
-        TokenLogprob(token, spell(token), logprob, tuple((t, spell(t), value) for t, value in _pairs(place)))
+        TokenLogprob(token, spell([token]), logprob, tuple((t, spell([t]), value) for t, value in _pairs(place)))
         for (logprob, token, *_), place in zip(meta["output_token_logprobs"], places, strict=True)
     )

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from evalkit.errors import RequestError
+from evalkit.pumped import SEED_STEP
 from evalkit.requests import GenerationRequest
 
 SEED_IGNORED = "the seed did not count: give --engine-arg enable_deterministic_inference=true"
-SEED_STEP = 1_000_003
-"""Seeds of a request's samples stand this far apart."""
 
 
 def sampling_params(

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Any
 
-from evalkit.arrivals import with_notes
-from evalkit.decoding import Feed, LiveAnswers
-from evalkit.errors import ConfigError, ModelError, RequestError, one_line
+from evalkit.errors import ConfigError, ModelError
 from evalkit.model import Model
-from evalkit.prompts import Answer, PromptSession, Work
-from evalkit.pump import Arrival, Pump
-from evalkit.requests import GenerationOutput, GenerationPart
-from evalkit.scoring.prompts import Prompt, PromptLimits
-from evalkit.sessions import DecodeRequest
+from evalkit.prompts import Decode
+from evalkit.pump import Pump
+from evalkit.pumped import PumpedSession
+from evalkit.pumped import Writing as AnyWriting
+from evalkit.scoring.prompts import Prompt, PromptLimits, PromptScores
 from evalkit.tokenizers import load_tokenizer
-from evalkit_sglang.arguments import ADAPTER, RESERVED
+from evalkit_sglang.arguments import ADAPTER
 from evalkit_sglang.engine import SGLang
 from evalkit_sglang.replies import Reply, prompt_scores, scoring_arguments
 from evalkit_sglang.sampling import SEED_IGNORED, sampling_params
@@ -28,54 +26,52 @@ DESCRIBED = (
 )
 """What is told of SGLang's arguments, as it has resolved them."""
 MOST_NEXT_IDS = 1024
-Key = tuple[int, int]
-"""Number of a piece of work, and of its sample."""
 
 
-class SGLangSession(PromptSession):
+class SGLangSession(PumpedSession):
     """A session over a running `sglang.Engine`, which it owns."""
 
     def __init__(self, engine: SGLang, model: Model, library: Any) -> None:
         self.engine, self.library = engine, library
-        self._pump: Pump[Reply] = Pump(library.loop)
-        self._work: dict[Key, Prompt | Writing] = {}
         self._sent = 0
+        self.pump: Pump[Reply] = Pump(library.loop)
         try:
             self.information: dict[str, Any] = library.get_server_info()
-            limit = library.tokenizer_manager.context_len - RESERVED
-            super().__init__(load_tokenizer(model), max_length=limit, batch_tokens=engine.scored_tokens)
+            # A prompt may hold a token more than a text, of which the last one is not read.
+            limit = self.information["max_req_input_len"] - 1
+            tokenizer, budget = load_tokenizer(model), engine.scored_tokens
+            super().__init__(tokenizer, pump=self.pump, max_length=limit, batch_tokens=budget)
         except BaseException:
             self.close()
             raise
         self.rows = engine.queued
         self.adapter = None if model.adapter is None else ADAPTER
         self.checkpoint = model.path
-        self.seeds_count = bool(self.information.get("enable_deterministic_inference"))
+        self.seed_note = None if self.information.get("enable_deterministic_inference") else SEED_IGNORED
         block = 0 if self.information.get("disable_radix_cache") else self.information.get("page_size") or 1
-        self.limits = PromptLimits(next_ids=MOST_NEXT_IDS, block=block, in_flight=engine.scored_tokens)
+        self.limits = PromptLimits(next_ids=MOST_NEXT_IDS, block=block, in_flight=budget)
 
     # ── work ────────────────────────────────────────────────────────────────────────────────────────────
-    def send(self, number: int, work: Work) -> None:
-        """Hand work to SGLang. Raises RequestError for what it cannot do."""
-        if isinstance(work, Prompt):
-            self._start((number, 0), work, scoring_arguments(work))
-            return
-        request = work.item.request
-        ends = self.tokenizer.eos_token_ids
-        asked = [sampling_params(request, sample=sample, ends=ends) for sample in range(request.n)]
-        for sample, params in enumerate(asked):
-            writing = Writing(work, sample, self._spell, self._decode)
-            self._start((number, sample), writing, writing.arguments(params))
+    def ask_prompt(self, prompt: Prompt) -> AsyncIterator[Reply]:
+        """Have a prompt read."""
+        return self._replies(scoring_arguments(prompt))
 
-    def _start(self, key: Key, work: Prompt | Writing, arguments: dict[str, Any]) -> None:
+    def scores_in(self, prompt: Prompt, reply: Reply) -> PromptScores:
+        """The scores in SGLang's answer."""
+        return prompt_scores(prompt, reply)
+
+    def ask_texts(self, work: Decode) -> list[tuple[AnyWriting, AsyncIterator[Reply]]]:
+        """Have each sample written."""
+        request, ends = work.item.request, self.tokenizer.eos_token_ids
+        asked = [sampling_params(request, sample=sample, ends=ends) for sample in range(request.n)]
+        texts = [Writing(work, sample, self.spell) for sample in range(request.n)]
+        return [(text, self._replies(text.arguments(params))) for text, params in zip(texts, asked, strict=True)]
+
+    async def _replies(self, arguments: dict[str, Any]) -> AsyncIterator[Reply]:
         self._sent += 1
+        rid, finished = f"evalkit-{self._sent}", False
         if self.adapter is not None:
             arguments["lora_path"] = self.adapter
-        self._work[key] = work
-        self._pump.start(key, self._replies(f"evalkit-{self._sent}", arguments))
-
-    async def _replies(self, rid: str, arguments: dict[str, Any]) -> AsyncIterator[Reply]:
-        finished = False
         try:
             answer = await self.library.async_generate(rid=rid, **arguments)
             if not arguments.get("stream"):
@@ -89,75 +85,6 @@ class SGLangSession(PromptSession):
             if not finished:
                 # Nobody waits for it any more; SGLang forgives what it has forgotten.
                 self.library.tokenizer_manager.abort_request(rid)
-
-    def receive(self) -> Iterable[tuple[int, Answer]]:
-        """What SGLang has answered; waits until there is something."""
-        for arrival in self._pump.arrivals():
-            work = self._work.get(arrival.key)
-            if work is None:
-                continue
-            for answer in self._answers(work, arrival):
-                yield arrival.key[0], answer
-            if arrival.is_last or (isinstance(work, Writing) and work.is_finished):
-                self._forget(arrival.key)
-
-    def _answers(self, work: Prompt | Writing, arrival: Arrival[Reply]) -> Iterator[Answer]:
-        if arrival.error is not None:
-            yield one_line(arrival.error)
-        elif arrival.item is None:
-            return
-        elif isinstance(work, Writing):
-            yield from work.take(arrival.item)
-        else:
-            try:
-                yield prompt_scores(work, arrival.item)
-            except RequestError as error:
-                yield one_line(error)
-
-    def withdraw(self, number: int) -> None:
-        """Abort what is left of a piece of work."""
-        for key in [key for key in self._work if key[0] == number]:
-            self._forget(key)
-
-    def _forget(self, key: Key) -> None:
-        self._work.pop(key, None)
-        self._pump.stop(key)
-
-    def _spell(self, token: int) -> str:
-        return self._decode([token])
-
-    def _decode(self, ids: Sequence[int]) -> str:
-        # A stop string may be a special token.
-        return self.tokenizer.decode(ids, skip_special=False)
-
-    # ── generation ──────────────────────────────────────────────────────────────────────────────────────
-    def decode_stream(
-        self, requests: list[DecodeRequest], *, batch_size: int | None = None
-    ) -> Iterator[tuple[int, GenerationOutput]]:
-        """Generate; an output says where its request's seed did not count."""
-        seeded = {item.index for item in requests if self._ignores_seed(item)}
-        for index, output in super().decode_stream(requests, batch_size=batch_size):
-            yield index, with_notes(output, (SEED_IGNORED,)) if index in seeded else output
-
-    def decode_live(self, feed: Feed, wants_parts: Callable[[int], bool]) -> LiveAnswers:
-        """Generate for a feed, with the same notes."""
-        seeded: set[int] = set()
-
-        def read() -> Feed:
-            for arrival in feed:
-                if isinstance(arrival, DecodeRequest) and self._ignores_seed(arrival):
-                    seeded.add(arrival.index)
-                yield arrival
-
-        for answer in super().decode_live(read(), wants_parts):
-            if answer is None or answer[0] not in seeded or isinstance(answer[1], GenerationPart):
-                yield answer
-            else:
-                seeded.discard(answer[0])
-                yield answer[0], with_notes(answer[1], (SEED_IGNORED,))
-
-    def _ignores_seed(self, item: DecodeRequest) -> bool:
-        return item.request.is_sampled and item.request.seed is not None and not self.seeds_count
 
     # ── weights and memory ──────────────────────────────────────────────────────────────────────────────
     def reload(self, path: str) -> None:
@@ -184,7 +111,7 @@ class SGLangSession(PromptSession):
     def close(self) -> None:
         """End SGLang's processes. May be called more than once."""
         if self.library is not None:
-            self._pump.close()
+            self.pump.close()
             self.library.shutdown()
             self.library = None
 

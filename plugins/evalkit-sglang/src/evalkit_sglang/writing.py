@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from evalkit.prompts import Answer, Decode, Written
@@ -12,16 +12,16 @@ from evalkit_sglang.replies import Reply, token_logprobs
 
 
 class Writing:
-    """One sample of a request."""
+    """One sample of a request; `spell` gives the text of tokens, special ones included."""
 
-    def __init__(self, work: Decode, sample: int, spell: Callable[[int], str], decode: Callable[..., str]) -> None:
+    def __init__(self, work: Decode, sample: int, spell: Callable[[Sequence[int]], str]) -> None:
         self.request: GenerationRequest = work.item.request
         self.prompt, self.sample = work.item.prompt, sample
         self.is_finished = False
         self._spell = spell
         self._told = 0
         # A stop string that comes before `min_new_tokens` must not end the text, as SGLang would let it.
-        self._watch = StopWatch(self.request.stop, decode) if self.request.min_new_tokens else None
+        self._watch = StopWatch(self.request.stop, spell) if self.request.min_new_tokens else None
         self._in_parts = work.parts or bool(self._watch and self._watch.stops)
 
     def arguments(self, params: dict[str, Any]) -> dict[str, Any]:

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tokenizers import Tokenizer
+
 from evalkit.scoring.logits import log_softmax
 from evalkit.testing.fake import next_scores
-from tokenizers import Tokenizer
 
 RECORD = json.loads(Path(__file__).parents[4].joinpath("sglang_api.json").read_text(encoding="utf-8"))
 ARGUMENTS = set(RECORD["fields"]["sglang.srt.arg_groups.fields"])
@@ -73,10 +74,7 @@ class Engine:
         replies = self._replies(asked)
         if stream:
             return replies
-        reply: dict[str, Any] = {}
-        async for reply in replies:
-            pass
-        return reply
+        return [reply async for reply in replies][-1]
 
     async def _replies(self, asked: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         params, prompt, rid = asked["sampling_params"], list(asked["input_ids"]), asked["rid"]
@@ -99,8 +97,11 @@ class Engine:
     def _check(self, params: dict[str, Any], prompt: list[int], lora_path: str | None) -> None:
         if unknown := sorted(set(params) - SAMPLING):
             raise TypeError(f"Unexpected keyword argument {unknown[0]!r}")
-        if len(prompt) + params["max_new_tokens"] > self.tokenizer_manager.context_len or not prompt:
-            raise ValueError("Requested token count exceeds the model's maximum context length")
+        length, context = len(prompt), self.tokenizer_manager.context_len
+        if not prompt or length > context - 6 or length + params["max_new_tokens"] > context:
+            raise ValueError(
+                f"Input length ({length} tokens) exceeds the maximum allowed length ({context - 6} tokens)."
+            )
         if lora_path is not None and lora_path not in (self.arguments.get("lora_paths") or {}):
             raise ValueError(f"The following requested LoRA adapters are not loaded: {lora_path}")
         if self.asleep:
@@ -126,7 +127,8 @@ class Engine:
 
     def get_server_info(self) -> dict[str, Any]:
         """Arguments as they are resolved."""
-        return {**self.arguments, "version": RECORD["version"], "attention_backend": "torch_native"}
+        known = {"version": RECORD["version"], "max_req_input_len": self.tokenizer_manager.context_len - 6}
+        return {**self.arguments, **known, "attention_backend": "torch_native"}
 
     def update_weights_from_disk(self, model_path: str) -> tuple[bool, str, int]:
         """Other weights: other scores."""
