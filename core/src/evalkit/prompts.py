@@ -169,7 +169,8 @@ class PromptSession(TokenSession):
         if len(begun) >= rows or most is None or not isinstance(item, Prompt) or not item.scored:
             return len(begun) >= rows
         prompts = (work[number] for number in begun)
-        return item.scored + sum(prompt.scored for prompt in prompts if isinstance(prompt, Prompt)) > most
+        costs = (self.limits.cost(prompt) for prompt in prompts if isinstance(prompt, Prompt))
+        return self.limits.cost(item) + sum(costs) > most
 
     def _received(self, running: dict[int, int]) -> Iterator[tuple[int, Answer]]:
         """What is new; `running` holds how many whole answers each work still waits for."""

@@ -51,13 +51,18 @@ class PromptLimits:
     `next_ids` is how many tokens it may be asked for behind a prompt; with 0 the last token of each text is part of
     its prompt. `block` is the size of the prefix cache's blocks, where scores of a prompt may begin behind what is
     cached; with 0 each prompt is read anew. `scored` bounds the scored tokens of one prompt, `in_flight` those of all
-    that run: they cost memory by the size of the vocabulary.
+    that run: they cost memory by the size of the vocabulary. With `whole` all tokens of a prompt do, if any is scored.
     """
 
     next_ids: int = 0
     block: int = 0
     scored: int | None = None
     in_flight: int | None = None
+    whole: bool = False
+
+    def cost(self, prompt: Prompt) -> int:
+        """Tokens of a prompt that need logits of their own."""
+        return len(prompt.ids) if self.whole and prompt.scored else prompt.scored
 
 
 @dataclass(slots=True)

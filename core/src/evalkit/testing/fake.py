@@ -158,10 +158,10 @@ def _seen(batch: TreeBatch, chain: list[int], tokens: list[int], row: int) -> li
     return chain[: batch.keep] + [tokens[at] for at in range(row + 1) if batch.reach[at] > row]
 
 
-def next_scores(ids: Sequence[int]) -> list[float]:
+def next_scores(ids: Sequence[int], vocabulary: int = VOCABULARY) -> list[float]:
     """Unnormalised scores of all next tokens."""
     state = zlib.crc32(b"".join(token.to_bytes(2, "little") for token in ids))
-    return [((state ^ (token * 2654435761)) * 2246822519 >> 16 & 0xFFFF) / 8192 for token in range(VOCABULARY)]
+    return [((state ^ (token * 2654435761)) * 2246822519 >> 16 & 0xFFFF) / 8192 for token in range(vocabulary)]
 
 
 def _choose(scores: list[float], temperature: float, chance: random.Random) -> int:

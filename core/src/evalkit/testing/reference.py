@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-import transformers
 
 from evalkit.requests import GenerationOutput, GenerationRequest, LoglikelihoodOutput, LoglikelihoodRequest
 
@@ -42,6 +40,9 @@ Score = tuple[list[float], bool]
 
 def reference_model(path: Path) -> Any:
     """The checkpoint as Transformers loads it, in float32."""
+    import torch
+    import transformers
+
     config = transformers.AutoConfig.from_pretrained(path)
     auto = transformers.AutoModelForSeq2SeqLM if config.is_encoder_decoder else transformers.AutoModelForCausalLM
     return auto.from_pretrained(path, dtype=torch.float32).eval()
@@ -49,6 +50,8 @@ def reference_model(path: Path) -> Any:
 
 def naive_score(model: Any, context: Sequence[int], continuation: Sequence[int]) -> Score:
     """One row, all logits, float32."""
+    import torch
+
     with torch.inference_mode():
         if model.config.is_encoder_decoder:
             fed = [model.config.decoder_start_token_id, *continuation[:-1]]
@@ -62,6 +65,8 @@ def naive_score(model: Any, context: Sequence[int], continuation: Sequence[int])
 
 def encoded_pair(path: Path, pair: LoglikelihoodRequest) -> tuple[list[int], list[int]]:
     """Token ids of a pair, as lm-evaluation-harness encodes it."""
+    import transformers
+
     tokenizer = transformers.AutoTokenizer.from_pretrained(path)
     kept = pair.context.rstrip()
     continuation = pair.context[len(kept) :] + pair.continuation
@@ -85,6 +90,8 @@ def check_score(output: LoglikelihoodOutput, expected: Score) -> None:
 
 def new_tokens(model: Any, prompt: Sequence[int], ends: frozenset[int], **options: Any) -> list[tuple[int, ...]]:
     """What `model.generate` makes of one prompt alone: the new tokens of every returned sequence, up to an end."""
+    import torch
+
     ids = torch.tensor([list(prompt)])
     with torch.inference_mode():
         sequences = model.generate(

@@ -69,6 +69,11 @@ class Cells:
             side[:, first:last] = new
         return sides[0][:, :last], sides[1][:, :last]
 
+    def first(self, layer: int, count: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of a layer's first cells, [key heads, count, size]."""
+        keys, values = self._buffers[layer]
+        return keys[:, :count], values[:, :count]
+
     def _additive(self, window: int | None, group: int, like: Tensor) -> Tensor:
         """The mask as numbers to add, for a group's queries: [group * tokens, cells + tokens]. Made once a pass."""
         name = (window, group, like.device)

@@ -23,8 +23,8 @@ class GPTQModel(BaseEngine):
     `backend` is the kernel by GPTQModel's name for it, "auto" the best that fits checkpoint and device. `device` "auto"
     is GPTQModel's choice: CUDA where there is one, else the CPU. `dtype` is what is computed in, "auto" GPTQModel's choice:
     bfloat16 on a CPU. `adapter` is a folder or hub id of a LoRA or EoRA adapter in PEFT's layout.
-    `dequantize` unpacks the weights once, at load: other kernels, the same weights, and as much memory as without
-    quantization.
+    `dequantize` unpacks the weights once, at load: the same weights for quicker kernels, with as much memory as without
+    quantization. By default that is done on a CPU, where memory allows and no `backend` is given.
     `attn_implementation` names an attention of Transformers; each text is then computed on its own.
     `batch_tokens` is the budget of tokens in a pass, `rows` how many texts are generated at a time; neither changes a
     score. `draft_tokens` is how many tokens generation may guess ahead from repetitions in a text; the model checks each.
@@ -41,7 +41,7 @@ class GPTQModel(BaseEngine):
     revision: str | None = None
     trust_remote_code: bool = False
     adapter: str | None = None
-    dequantize: bool = False
+    dequantize: bool | None = None
     batch_tokens: Positive | None = None
     rows: Positive | None = None
     draft_tokens: NotNegative = 8

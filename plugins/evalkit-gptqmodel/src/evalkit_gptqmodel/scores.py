@@ -24,11 +24,11 @@ def target_scores(logits: Tensor, rows: NDArray[np.int64], targets: NDArray[np.i
     logprobs, greedy = np.empty(len(targets)), np.empty(len(targets), bool)
     tops = min(tops, logits.shape[1])
     best, best_ids = np.empty((len(targets), tops)), np.empty((len(targets), tops), np.int64)
-    for number, part in enumerate(logits.split(ROWS)):
+    for number, first in enumerate(range(0, len(logits), ROWS)):
         chosen = order[bounds[number] : bounds[number + 1]]
-        at = torch.from_numpy(rows[chosen].astype(np.int64) - number * ROWS).to(logits.device)
+        at = torch.from_numpy(rows[chosen].astype(np.int64) - first).to(logits.device)
         wanted = torch.from_numpy(targets[chosen].astype(np.int64)).to(logits.device)
-        scores = part.float().log_softmax(-1)
+        scores = logits[first : first + ROWS].float().log_softmax(-1)
         logprobs[chosen] = scores[at, wanted].double().cpu().numpy()
         greedy[chosen] = (scores.argmax(-1)[at] == wanted).cpu().numpy()
         if tops:

@@ -25,6 +25,8 @@ from evalkit_gptqmodel.load import load_model, quantized_layers
 from evalkit_gptqmodel.memory import computing
 from evalkit_gptqmodel.quiet import quiet
 from evalkit_gptqmodel.scores import target_scores
+from evalkit_gptqmodel.slots import SlotDecoder
+from evalkit_gptqmodel.unpack import unpack_layers
 
 BATCH_TOKENS = {"cpu": 1024, "cuda": 8192}
 ROWS = {"cpu": 32, "cuda": 128}
@@ -55,6 +57,11 @@ class GPTQModelSession(CellSession):
         )
         self.rows = engine.rows or ROWS.get(kind, 32)
         self.draft_tokens, self.drafted_pass = engine.draft_tokens, DRAFTED_PASS.get(kind, 32)
+        # Named before: unpacked layers tell no more what they were.
+        layers = quantized_layers(self.model)
+        self.quantized, self.kernels = len(layers), sorted({kernel_name(layer) for layer in layers})
+        del layers
+        self.unpacked = unpack_layers(self.model, asked=engine.dequantize, kernel_chosen=engine.backend != "auto")
         self.accepts = set(inspect.signature(self.model.forward).parameters)
         self.cells = Cells()
         self.model.set_attn_implementation(IMPLEMENTATION)
@@ -105,6 +112,10 @@ class GPTQModelSession(CellSession):
         with torch.inference_mode():
             self.cells.keep(cells)
 
+    def decoder(self) -> SlotDecoder:
+        """What generates: sequences in slots of their own."""
+        return SlotDecoder(self)
+
     # ── life ────────────────────────────────────────────────────────────────────────────────────────────
     def gc(self) -> None:
         """Give cached memory back."""
@@ -121,7 +132,6 @@ class GPTQModelSession(CellSession):
 
     def describe_execution(self) -> dict[str, Any]:
         """Quantization, kernels, device, dtype and batching in use."""
-        layers = quantized_layers(self.model)
         return {
             "backend": "gptqmodel",
             "gptqmodel": gptqmodel.__version__,
@@ -130,8 +140,8 @@ class GPTQModelSession(CellSession):
             "device_map": {k: str(v) for k, v in (getattr(self.model, "hf_device_map", None) or {}).items()} or None,
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "quantization": describe_quantization(self.wrapper.quantize_config),
-            "kernels": sorted({type(layer).__name__ for layer in layers}),
-            "kernel_backends": sorted({_kernel_backend(layer) for layer in layers}),
+            "kernels": self.kernels,
+            "weights": f"{self.unpacked} of {self.quantized} layers unpacked" if self.unpacked else "as they are stored",
             "max_length": self.max_length,
             "batch_tokens": self.batch_tokens,
             "logits": "scored positions",
@@ -149,9 +159,9 @@ def describe_quantization(config: Any) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _kernel_backend(layer: Any) -> str:
+def kernel_name(layer: Any) -> str:
     """GPTQModel's name for the kernel of a layer: what `backend` would choose it by."""
-    names = getattr(layer, "SUPPORTS_BACKENDS", None) or [layer.backend]
+    names = getattr(layer, "SUPPORTS_BACKENDS", None) or [type(layer).__name__]
     return str(_plain(names[0]))
 
 
