@@ -8,13 +8,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from evalkit.errors import ConfigError, EngineDiedError, PluginError, ServerStartError
-from evalkit.servers import flags, guard, ports, wire
-from evalkit.servers.interpreter import Interpreter, find_interpreter
+from evalkit.errors import ConfigError, EngineDiedError, ServerStartError
+from evalkit.servers import guard, ports, wire
+from evalkit.servers.interpreter import Interpreter
 from evalkit.servers.process import ServerCommand, ServerProcess
 from evalkit.testing.waiting import eventually
 
@@ -194,55 +193,3 @@ def test_a_server_that_hangs_is_found_out_and_ended(monkeypatch: pytest.MonkeyPa
     started = guard.descendants(server.pid)
     server.stop()
     wait_until_gone(started)
-
-
-@pytest.mark.parametrize(
-    ("values", "words"),
-    [
-        ({"max_length": 8, "--dtype": "auto"}, ["--max-length", "8", "--dtype", "auto"]),
-        ({"eager": True, "prefix_caching": False, "quantization": None}, ["--eager", "--no-prefix-caching"]),
-        ({"rope": {"factor": 2}, "modules": ["a", "b"]}, ["--rope", '{"factor": 2}', "--modules", "a", "b"]),
-    ],
-)
-def test_options_become_words(values: dict[str, Any], words: list[str]) -> None:
-    """As the command lines of such servers want them."""
-    assert flags(values) == words
-
-
-# ── the Python of a server ──────────────────────────────────────────────────────────────────────────────────
-def test_this_python_is_taken_where_it_has_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is known of it says which packages there are."""
-    monkeypatch.delenv("EVALKIT_FAKE_PYTHON", raising=False)
-    found = find_interpreter("fake", "pydantic")
-    assert found.python == sys.executable
-    assert found.about["library"].startswith("pydantic 2.")
-    assert set(found.about) == {"python", "library", "packages"}
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (None, "which is not there"),
-        ("#!/bin/sh\necho 'not I'\n", "is no working Python.*not I"),
-        (f'#!/bin/sh\nexec {sys.executable} -S "$@"\n', "has no pydantic. Install it there"),
-    ],
-)
-def test_a_wrong_python_is_refused(
-    content: str | None, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The error names the variable, the program and what is wrong with it, before anything is started."""
-    program = tmp_path / "python"
-    if content is not None:
-        program.write_text(content, encoding="utf-8")
-        program.chmod(0o755)
-    monkeypatch.setenv("EVALKIT_FAKE_PYTHON", str(program))
-    with pytest.raises(PluginError, match=rf"EVALKIT_FAKE_PYTHON.*{program}.*{words}"):
-        find_interpreter("fake", "pydantic")
-
-
-def test_without_the_library_an_environment_is_proposed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error has the command."""
-    monkeypatch.delenv("EVALKIT_NOSUCH_PYTHON", raising=False)
-    monkeypatch.setenv("EVALKIT_ENVS", str(tmp_path))
-    with pytest.raises(PluginError, match=r"needs no_such_library\. Make .* evalkit env create nosuch"):
-        find_interpreter("nosuch", "no_such_library")

@@ -61,14 +61,15 @@ class ServableEngine(BaseEngine):
     def __post_init__(self) -> None:
         if self.start_server and self.base_url:
             raise ValueError("start_server starts a server, base_url names one that runs: give one of them")
-        wrong = OF_A_STARTED_ONE if self.base_url else () if self.start_server else OF_A_SERVER
-        defaults = {item.name: item for item in dataclasses.fields(ServableEngine)}
-        for name in wrong:
-            factory, default = defaults[name].default_factory, defaults[name].default
-            if getattr(self, name) != (factory() if callable(factory) else default):
-                raise ValueError(f"{name} is an option of a server that evalkit starts: add start_server=true")
-        if mine := sorted({"base_url"} & set(self.client_args)):
-            raise ValueError(f"{mine[0]} is an option of its own, not one of client_args")
+        given = _changed(self)
+        if not self.is_served and given:
+            raise ValueError(f"{given[0]} is an option of server mode: add start_server=true or base_url=")
+        if self.base_url and (wrong := [name for name in given if name in OF_A_STARTED_ONE]):
+            raise ValueError(
+                f"{wrong[0]} is an option of a server that evalkit starts, and base_url names one that runs"
+            )
+        if "base_url" in self.client_args:
+            raise ValueError("base_url is an option of its own, not one of client_args")
 
     @property
     def is_served(self) -> bool:
@@ -93,19 +94,17 @@ class ServableEngine(BaseEngine):
 
     def serve(self, engine: str, model: Model) -> ServedSession:
         """The session behind a server; `engine` is this engine's name. Raises EvalkitError of any kind."""
-        client = _client()
-        if self.base_url is not None:
-            settings = {"base_url": self.base_url, "batch_size": self.in_flight, **self.client_args}
-            attached = options.build(client, settings, f"engine {CLIENT!r}").build
-            return ServedSession(
-                lambda: None, lambda _: attached(model), description={"backend": engine, "mode": "attached"}
-            )
-        if not self.start_server:
+        if not self.is_served:
             raise ConfigError("no server is asked for. Give start_server=true or base_url=")
+        # Made at once, so that a wrong option is found before a server starts.
+        client = self._client()
+        if self.base_url is not None:
+            description = {"backend": engine, "mode": "attached"}
+            return ServedSession(lambda: None, lambda _: client.build(model), description=description)
         interpreter = find_interpreter(engine, self.server_module, python=self.python, env=self.env)
         return ServedSession(
             partial(self._started, engine, model, interpreter),
-            partial(self._connected, client, model),
+            partial(self._connected, model),
             description={"backend": engine, "mode": "server"},
             restarts=self.restarts,
         )
@@ -121,20 +120,35 @@ class ServableEngine(BaseEngine):
         server.wait_ready(self.start_timeout)
         return server
 
-    def _connected(self, client: type[BaseEngine], model: Model, server: ServerProcess | None) -> BaseInferenceSession:
+    def _connected(self, model: Model, server: ServerProcess | None) -> BaseInferenceSession:
         assert server is not None
-        settings = {"batch_size": self.in_flight, **self.client_defaults(), **self.client_args}
-        settings["base_url"] = server.base_url
-        return options.build(client, settings, f"engine {CLIENT!r}").build(_served(model, server.served_name))
+        return self._client(server.base_url).build(_served(model, server.served_name))
+
+    def _client(self, started: str | None = None) -> BaseEngine:
+        """The engine that asks: the server that was started at this address, or the one that runs already."""
+        defaults = self.client_defaults() if self.base_url is None else {}
+        settings = {"batch_size": self.in_flight, **defaults, **self.client_args, "base_url": self.base_url or started}
+        client: BaseEngine = options.build(_client_class(), settings, f"engine {CLIENT!r}")
+        return client
 
 
-def _client() -> type[BaseEngine]:
+def _client_class() -> type[BaseEngine]:
     if CLIENT not in get_plugins().engines:
         raise MissingDependencyError(
             f"a server is asked through the engine {CLIENT!r}, which is not installed. "
             "Install it with: pip install evalkit-openai"
         )
     return load_engine_class(CLIENT)[0]
+
+
+def _changed(engine: ServableEngine) -> list[str]:
+    """The options of server mode that differ from their defaults."""
+    found = []
+    for item in dataclasses.fields(ServableEngine):
+        default = item.default_factory() if callable(item.default_factory) else item.default
+        if item.name in OF_A_SERVER and getattr(engine, item.name) != default:
+            found.append(item.name)
+    return found
 
 
 def _served(model: Model, name: str) -> Model:
