@@ -74,9 +74,7 @@ class RowDecoder:
     def drop(self, slot: int) -> None:
         """Free a slot; the last one moves into its place."""
         for side in (self.caches, self.lengths):
-            last = side.pop()  # type: ignore[attr-defined]
-            if slot < len(side):
-                side[slot] = last  # type: ignore[index]
+            _fill(side, slot)
 
     def _read(self, slot: int, tokens: list[int]) -> NDArray[np.float32]:
         """Read tokens of a sequence; logits [vocabulary] behind the last."""
@@ -88,7 +86,9 @@ class RowDecoder:
             "attention_mask": torch.ones((1, first + len(tokens)), dtype=torch.long, device=session.device),
             "logits_to_keep": 1,
         }
-        known = {name: value for name, value in inputs.items() if name in session.accepts or "kwargs" in session.accepts}
+        known = {
+            name: value for name, value in inputs.items() if name in session.accepts or "kwargs" in session.accepts
+        }
         with computing(session.device):
             output = session.model(**known, **self.caches[slot], use_cache=True)
             self.caches[slot] = {name: output[name] for name in CACHES if output.get(name) is not None}
@@ -98,3 +98,10 @@ class RowDecoder:
             self.lengths[slot] += len(tokens)
             logits: NDArray[np.float32] = output.logits[0, -1].float().cpu().numpy()
         return logits
+
+
+def _fill(side: list[Any], slot: int) -> None:
+    """Put the last item of a list into a place."""
+    last = side.pop()
+    if slot < len(side):
+        side[slot] = last
