@@ -55,6 +55,8 @@ ENGINES = {
     # Torch and Transformers are what its scores are compared with.
     "llamacpp": (TORCH, "transformers>=5.0"),
     "tinygrad": (TORCH, "transformers>=5.0"),
+    # Later versions ask for a later torch, of which there is no build for the CPU.
+    "gptqmodel": (TORCH, "gptqmodel>=7.6,<7.7"),
     "openvino": (TORCH, "transformers>=4.51,<5.6", "huggingface-hub<1.22", "optimum~=2.3.0", "nncf"),
 }
 # It asks for torchvision, of which there is no build for the CPU, and which language models do not use.
