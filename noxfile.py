@@ -201,7 +201,7 @@ def bench_environments(session: nox.Session) -> dict[str, dict[str, str]]:
     lm_eval = peer(session, "lm-eval", LM_EVAL, "transformers>=5.0", "accelerate>=1.10")
     evalution = ("evalution==0.0.17", "accelerate>=1.10", "llama-cpp-python==0.3.36", "tinygrad==0.13.0")
     evalution_python = peer(session, "evalution", *evalution)
-    ours = {engine: engine_python(session, engine) for engine in sorted(ENGINES)}
+    ours = {engine: engine_python(session, engine) for engine in sorted(BENCHES)}
     found = {engine: {"evalkit": python} for engine, python in ours.items()}
     found["transformers"] |= {"lm-eval": lm_eval, "evalution": evalution_python}
     found["llamacpp"] |= {"evalution": evalution_python, "completions": ours["llamacpp"]}
