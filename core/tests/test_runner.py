@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import sys
 from collections import Counter
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +18,6 @@ from evalkit.errors import (
     RequestError,
     RunError,
     RunLockedError,
-    RunNotFoundError,
     UnknownNameError,
 )
 from evalkit.model import Model
@@ -36,24 +33,6 @@ if TYPE_CHECKING:
 TASKS = ("toy_choice", "toy_target", "toy_text", "toy_pages")
 REQUESTS = 4 * 3 + 4 + 4 + 4
 """What the toy benchmark asks: four documents in four tasks, one of them with three choices."""
-
-
-def _files(run_dir: str | Path) -> dict[str, str]:
-    """The sample files' contents."""
-    return {path.name: path.read_text(encoding="utf-8") for path in Path(run_dir).glob("samples_*")}
-
-
-def _manifest(run_dir: str | Path) -> dict[str, Any]:
-    manifest: dict[str, Any] = json.loads((Path(run_dir) / "run.json").read_text(encoding="utf-8"))
-    return manifest
-
-
-def _crash(toy: Toy, output: Path, after: int, **fields: Any) -> None:
-    """Run until `after` requests are answered."""
-    toy.tape.crash_after = after
-    with pytest.raises(RuntimeError, match=r"the machine went away"):
-        toy.run(output=str(output), **fields)
-    toy.tape.crash_after = None
 
 
 # ── results ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -99,7 +78,7 @@ def test_results_json_holds_what_was_returned_and_the_harnesss_keys(toy: Toy) ->
 def test_sample_files_have_every_document(toy: Toy) -> None:
     """One row for each document and filter, in document order, with what was asked and answered."""
     result = toy.run()
-    assert sorted(_files(result.run_dir)) == sorted(f"samples_{name}.jsonl" for name in TASKS)
+    assert sorted(toy.sample_files(result.run_dir)) == sorted(f"samples_{name}.jsonl" for name in TASKS)
     assert [row["doc_id"] for row in toy.samples(result, "toy_choice")] == [0, 1, 2, 3]
     texts = toy.samples(result, "toy_text")
     assert [(row["doc_id"], row["filter"]) for row in texts] == [(n, f) for n in range(4) for f in ("none", "small")]
@@ -114,7 +93,7 @@ def test_sample_files_have_every_document(toy: Toy) -> None:
 def test_run_json_says_what_was_asked_and_on_what_it_ran(toy: Toy) -> None:
     """Specification, number of requests, and for each attempt the machine and the packages."""
     result = toy.run(limit=2, truncate=True)
-    manifest = _manifest(result.run_dir)
+    manifest = toy.manifest(result.run_dir)
     assert manifest["status"] == "finished"
     assert (
         manifest["spec"] | {"tasks": ["toy"], "limit": 2, "truncate": True, "engine": "breakable"} == manifest["spec"]
@@ -133,7 +112,7 @@ def test_scores_do_not_depend_on_batches(toy: Toy, fields: dict[str, Any]) -> No
     expected = toy.run()
     found = toy.run(**fields)
     assert found.results == expected.results
-    assert _files(found.run_dir) == _files(expected.run_dir)
+    assert toy.sample_files(found.run_dir) == toy.sample_files(expected.run_dir)
 
 
 def test_equal_requests_are_asked_once(toy: Toy) -> None:
@@ -146,7 +125,7 @@ def test_equal_requests_are_asked_once(toy: Toy) -> None:
         RollingLoglikelihoodRequest: 1,
     }
     assert len(toy.samples(result, "toy_choice")) == 3
-    assert _manifest(result.run_dir)["requests"] == 3
+    assert toy.manifest(result.run_dir)["requests"] == 3
 
 
 def test_progress_counts_answers(toy: Toy) -> None:
@@ -194,142 +173,6 @@ def run_finished(run, result):
     ] == sys.modules["plugin_watcher"].SEEN
 
 
-# ── resuming ────────────────────────────────────────────────────────────────────────────────────────────────
-@pytest.mark.parametrize("after", range(1, REQUESTS))
-def test_a_run_resumes_after_a_crash_anywhere(toy: Toy, after: int) -> None:
-    """Whenever it was stopped: nothing is asked twice, and the results are those of an unbroken run."""
-    expected = toy.run()
-    output = toy.path / "broken"
-    del toy.tape.asked[:], toy.tape.answered[:]
-    _crash(toy, output, after)
-    first = [repr(request) for request in toy.tape.answered]
-    assert _manifest(output)["status"] == "running"
-    assert not (output / "results.json").exists()
-    assert not _files(output)
-
-    del toy.tape.asked[:]
-    seen: list[Progress] = []
-    result = resume(output, on_progress=seen.append)
-    second = [repr(request) for request in toy.tape.asked]
-    assert (len(first), len(second)) == (after, REQUESTS - after)
-    assert len({*first, *second}) == REQUESTS
-    assert len(seen) == len(second)
-    for last in {progress.kind: progress for progress in seen}.values():
-        assert last.done == last.total == last.restored + sum(progress.kind == last.kind for progress in seen)
-    assert result.results == expected.results
-    assert _files(output) == _files(expected.run_dir)
-    assert _manifest(output)["status"] == "finished"
-    assert len(_manifest(output)["attempts"]) == 2
-
-
-def test_a_run_may_be_stopped_many_times(toy: Toy) -> None:
-    """Every attempt goes on where the last one stopped; tokens and seconds of all of them count."""
-    expected = toy.run()
-    output = toy.path / "broken"
-    del toy.tape.answered[:]
-    _crash(toy, output, 5)
-    for after in (9, 14, 20):
-        toy.tape.crash_after = after
-        with pytest.raises(RuntimeError):
-            resume(output)
-    toy.tape.crash_after = None
-    result = resume(output)
-    assert len(toy.tape.answered) == REQUESTS
-    assert result.results == expected.results
-    assert result.tokens is not None
-    assert expected.tokens is not None
-    assert result.tokens.computed >= expected.tokens.computed
-
-
-def test_ctrl_c_keeps_what_was_answered(toy: Toy) -> None:
-    """An interrupt is a crash like any other: the folder stays and can be resumed."""
-    toy.tape.error = KeyboardInterrupt()
-    toy.tape.crash_after = 3
-    with pytest.raises(KeyboardInterrupt):
-        toy.run(output=str(toy.path / "stopped"))
-    toy.tape.crash_after = None
-    assert resume(toy.path / "stopped").results == toy.run().results
-
-
-def test_a_finished_run_is_only_read(toy: Toy) -> None:
-    """Resuming it loads no model and asks nothing."""
-    result = toy.run()
-    before = len(toy.tape.asked)
-    again = resume(result.run_dir)
-    assert (again.results, again.tokens, again.run_dir) == (result.results, result.tokens, result.run_dir)
-    assert len(toy.tape.asked) == before
-    assert len(_manifest(result.run_dir)["attempts"]) == 1
-
-
-def test_a_run_resumes_with_its_own_options(toy: Toy) -> None:
-    """Engine, model, examples, limit and seed are those of the start, however they were given."""
-    engine = toy.module.Breakable(max_rows=3, batch_tokens=200)
-    fields: dict[str, Any] = {"num_fewshot": 2, "limit": 3, "seed": 7, "apply_chat_template": True}
-    model = Model("fake", max_length=700)
-    expected = toy.run(engine=engine, model=model, **fields)
-    del toy.tape.answered[:]
-    _crash(toy, toy.path / "broken", 4, engine=engine, model=model, **fields)
-    result = resume(toy.path / "broken")
-    assert result.results == expected.results
-    assert _files(result.run_dir) == _files(expected.run_dir)
-    spec = _manifest(result.run_dir)["spec"]
-    assert (spec["engine_args"], spec["model_args"]) == ({"max_rows": 3, "batch_tokens": 200}, {"max_length": 700})
-    attempts = _manifest(result.run_dir)["attempts"]
-    assert attempts[0]["engine"] == attempts[1]["engine"]
-
-
-def test_a_run_resumes_from_another_folder(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Relative paths of the start still lead to the data."""
-    monkeypatch.chdir(toy.path)
-    _crash(toy, Path("broken"), 3, data_dir="data")
-    (toy.path / "elsewhere").mkdir()
-    monkeypatch.chdir(toy.path / "elsewhere")
-    assert resume(Path("../broken")).results == toy.run().results
-
-
-def test_a_copied_run_resumes(toy: Toy) -> None:
-    """A run folder is all there is: a copy of it goes on as well as the original."""
-    _crash(toy, toy.path / "broken", 8)
-    (toy.path / "broken").rename(toy.path / "moved")
-    del toy.tape.asked[:]
-    result = resume(toy.path / "moved")
-    assert result.run_dir == str(toy.path / "moved")
-    assert len(toy.tape.asked) == REQUESTS - 8
-
-
-def test_a_damaged_journal_costs_its_damaged_records_only(toy: Toy) -> None:
-    """What can no longer be read is asked again, said in a warning, and the results are the same."""
-    expected = toy.run()
-    del toy.tape.answered[:]
-    _crash(toy, toy.path / "broken", 10)
-    with closing(sqlite3.connect(toy.path / "broken" / "journal.sqlite")) as db, db:
-        db.execute("UPDATE outputs SET output = output || ' ' WHERE rowid IN (2, 3)")
-    del toy.tape.asked[:]
-    result = resume(toy.path / "broken")
-    assert len(toy.tape.asked) == REQUESTS - 10 + 2
-    assert result.warnings == ("2 damaged journal records were asked again",)
-    assert result.results == expected.results
-    assert _files(result.run_dir) == _files(expected.run_dir)
-
-
-def test_a_model_that_changed_is_refused(toy: Toy) -> None:
-    """Half a run of one model and half of another would be a score of none."""
-    (toy.path / "model.bin").write_bytes(b"weights")
-    _crash(toy, toy.path / "broken", 3, model=str(toy.path / "model.bin"))
-    (toy.path / "model.bin").write_bytes(b"WEIGHTS")
-    with pytest.raises(RunError, match=r"changed since .* was started. Start a new run"):
-        resume(toy.path / "broken")
-    (toy.path / "model.bin").write_bytes(b"weights")
-    assert resume(toy.path / "broken").errors == 0
-
-
-def test_a_missing_run_cannot_be_resumed(toy: Toy) -> None:
-    """Nor is anything created where it was looked for."""
-    with pytest.raises(RunNotFoundError, match=r"See: evalkit runs"):
-        resume(toy.path / "gone")
-    assert not (toy.path / "gone").exists()
-
-
 # ── requests that fail ──────────────────────────────────────────────────────────────────────────────────────
 def test_failed_requests_are_counted_and_never_scored(toy: Toy) -> None:
     """A document with a failed request is left out of its task's numbers; other tasks are whole."""
@@ -362,7 +205,7 @@ def test_failed_requests_are_asked_again_on_resume(toy: Toy) -> None:
     assert len(toy.tape.asked) == broken.errors
     assert (result.errors, result.warnings) == (0, ())
     assert result.results == expected.results
-    assert _files(result.run_dir) == _files(expected.run_dir)
+    assert toy.sample_files(result.run_dir) == toy.sample_files(expected.run_dir)
 
 
 def test_warnings_name_the_cause_of_their_own_task(toy: Toy) -> None:
@@ -417,7 +260,7 @@ def test_what_cannot_run_leaves_no_folder(toy: Toy, fields: dict[str, Any], erro
 
 def test_a_crash_before_the_first_answer_leaves_no_folder(toy: Toy) -> None:
     """Nothing of value was written."""
-    _crash(toy, toy.path / "broken", 0)
+    toy.crash(toy.path / "broken", 0)
     assert not (toy.path / "broken").exists()
 
 
@@ -445,16 +288,16 @@ def test_a_plugin_that_fails_at_the_end_loses_no_answer(toy: Toy) -> None:
 def test_an_existing_run_is_not_overwritten(toy: Toy) -> None:
     """`--output` onto a run is refused with the command that completes it; the run stays as it is."""
     result = toy.run(output=str(toy.path / "run"))
-    before = _files(result.run_dir)
+    before = toy.sample_files(result.run_dir)
     with pytest.raises(RunError, match=r"already holds a run. Complete it with: evalkit resume"):
         toy.run(output=str(toy.path / "run"), limit=1)
-    assert _files(result.run_dir) == before
+    assert toy.sample_files(result.run_dir) == before
     assert resume(toy.path / "run").results == result.results
 
 
 def test_a_second_process_is_refused(toy: Toy, held_elsewhere: Holding) -> None:
     """Two processes never write to one journal; the lock of a killed process is gone."""
-    _crash(toy, toy.path / "broken", 3)
+    toy.crash(toy.path / "broken", 3)
     with held_elsewhere(toy.path / "broken") as process:
         with pytest.raises(RunLockedError, match=r"another process is writing"):
             resume(toy.path / "broken")
@@ -467,7 +310,7 @@ def test_the_lock_is_given_up_at_the_end(toy: Toy) -> None:
     """A finished, a crashed and a refused run can all be resumed by this very process."""
     result = toy.run()
     assert resume(result.run_dir).errors == 0
-    _crash(toy, toy.path / "broken", len(toy.tape.answered) + 2)
+    toy.crash(toy.path / "broken", len(toy.tape.answered) + 2)
     toy.tape.crash_after = 0
     with pytest.raises(RuntimeError):
         resume(toy.path / "broken")
@@ -515,20 +358,20 @@ def test_no_secret_reaches_the_run_folder(toy: Toy) -> None:
         "engine_args": {"api_key": "sesame-engine"},
         "model_args": {"options": {"token": "sesame-model", "kept": 1}},
     }
-    _crash(toy, toy.path / "broken", 3, **fields)
+    toy.crash(toy.path / "broken", 3, **fields)
     result = resume(toy.path / "broken")
     files = [path for path in (toy.path / "broken").rglob("*") if path.is_file()]
     assert len(files) >= 6
     for path in files:
         assert b"sesame" not in path.read_bytes(), path.name
-    spec = _manifest(result.run_dir)["spec"]
+    spec = toy.manifest(result.run_dir)["spec"]
     assert spec["engine_args"] == {"api_key": "***"}
     assert spec["model_args"] == {"options": {"token": "***", "kept": 1}}
 
 
 def test_a_redacted_secret_is_not_used_as_one(toy: Toy) -> None:
     """On resume a secret is simply not given: the engine finds it where it does by default."""
-    _crash(toy, toy.path / "broken", 3, engine_args={"api_key": "sesame"})
+    toy.crash(toy.path / "broken", 3, engine_args={"api_key": "sesame"})
     seen = []
     build = toy.module.Breakable.build
 

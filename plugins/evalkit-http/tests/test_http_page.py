@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,27 +10,20 @@ from typing import Any
 import httpx
 import pytest
 
+from evalkit.testing.browser import headless_chromium
 from evalkit_http.security import SecuritySettings, Tokens
 
 FAKE = {"model": "evalkit.testing.fake:Fake", "tasks": ["starter_questions"], "limit": 3}
 HOSTILE = "<img src=x onerror=\"document.title='owned'\">"
 TOKEN = "page-" + "t" * 20
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 Open = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Headless Chromium."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if program is None:
-        pytest.skip(f"none of {', '.join(BROWSERS)} is on the path")
-    with playwright.sync_playwright() as started:
-        # Its own sandbox does not start for root in a container; the pages are ours.
-        found = started.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield found
-        found.close()
+    with headless_chromium() as browser:
+        yield browser
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 
+from evalkit.testing.waiting import eventually
 from evalkit_http.client import EvalClient
 
 KILLS = int(os.environ.get("HTTP_TEST_KILLS", "3"))
@@ -75,8 +76,7 @@ def test_a_job_goes_on_from_its_journal(spawn: Spawn, tmp_path: Path) -> None:
     server = spawn()
     with EvalClient(server.url) as client:
         id = client.evaluate(**job(0.3))["job_id"]
-        while not (client.get_job(id)["progress"] or {}).get("answered", 0) >= 3:
-            time.sleep(0.1)
+        eventually(lambda: (client.get_job(id)["progress"] or {}).get("answered", 0) >= 3)
     children = of_jobs(tmp_path / "state")
     assert children
     server.kill()
@@ -97,8 +97,7 @@ def test_a_server_that_is_stopped_in_order_continues_too(spawn: Spawn, tmp_path:
     server = spawn()
     with EvalClient(server.url) as client:
         id = client.evaluate(**job(0.3))["job_id"]
-        while not (client.get_job(id)["progress"] or {}).get("answered"):
-            time.sleep(0.1)
+        eventually(lambda: (client.get_job(id)["progress"] or {}).get("answered"))
     for process in of_jobs(tmp_path / "state"):
         process.send_signal(signal.SIGTERM)
     server.process.send_signal(signal.SIGTERM)

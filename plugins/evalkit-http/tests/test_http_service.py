@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -16,6 +15,7 @@ import psutil
 import pytest
 
 from evalkit.runner import evaluate
+from evalkit.testing.waiting import eventually
 from evalkit_http.service.webhooks import signature
 
 FAKE = {"model": "evalkit.testing.fake:Fake", "model_args": {"pretrained": "any"}}
@@ -299,10 +299,7 @@ def test_a_webhook_is_signed_and_tried_again(serve: Serve) -> None:
     with receiver(fails=1) as there:
         server = serve(webhook_hosts=("127.0.0.1",), webhook_secret="a secret")
         job = server.run(**QUICK, webhook=f"http://127.0.0.1:{there.server_port}/done")
-        end = time.monotonic() + 60
-        while not there.received and time.monotonic() < end:
-            time.sleep(0.1)
-        headers, body = there.received[0]
+        headers, body = eventually(lambda: there.received)[0]
         assert headers["X-Evalkit-Signature"] == signature("a secret", headers["X-Evalkit-Timestamp"], body)
         told = json.loads(body)
         assert (told["job_id"], told["status"], told["result"]) == (job["job_id"], "completed", job["result"])

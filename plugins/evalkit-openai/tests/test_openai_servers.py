@@ -21,6 +21,7 @@ from evalkit.errors import ModelError
 from evalkit.model import Model
 from evalkit.requests import GenerationRequest, LoglikelihoodRequest, RollingLoglikelihoodRequest
 from evalkit.specs import load_object
+from evalkit.testing.waiting import eventually
 from evalkit_openai.engine import OpenAICompatible
 
 VLLM_PYTHON = "EVALKIT_TEST_VLLM_PYTHON"
@@ -212,10 +213,8 @@ def ours(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def _until_ready(url: str) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while httpx.get(url.removesuffix("/v1") + "/ready", trust_env=False).status_code != 200:
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    ready = url.removesuffix("/v1") + "/ready"
+    eventually(lambda: httpx.get(ready, trust_env=False).status_code == 200, START_SECONDS)
 
 
 @pytest.mark.parametrize("scoring", ["eval", "echo"])

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from evalkit.reading.finished import open_runs
+from evalkit.testing.finished import choice_row, generated_row
 from evalkit_report.page import write_report
 
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
@@ -42,11 +43,11 @@ def show(browser: Any, tmp_path: Path) -> Iterator[Open]:
 
 
 @pytest.fixture
-def pair(rows: Any, make_run: Any) -> list[Path]:
+def pair(make_run: Any) -> list[Path]:
     """Two runs of 120 documents, of which every tenth flips and one fails."""
-    first = [rows.choice(i, f"Question number {i}?", i % 3, 0) for i in range(120)]
-    second = [rows.choice(i, f"Question number {i}?", i % 3 if i % 10 else (i + 1) % 3, 0) for i in range(120)]
-    second[7] = rows.failed(7, "Question number 7?", "the request was too long")
+    first = [choice_row(i, f"Question number {i}?", i % 3, 0) for i in range(120)]
+    second = [choice_row(i, f"Question number {i}?", i % 3 if i % 10 else (i + 1) % 3, 0) for i in range(120)]
+    second[7] = choice_row(7, "Question number 7?", 0, error="the request was too long")
     return [make_run("first", quiz=first), make_run("second", quiz=second)]
 
 
@@ -145,12 +146,12 @@ def test_tables_have_names_and_headings(show: Open, pair: list[Path]) -> None:
         assert control.evaluate("e => e.labels.length") == 1
 
 
-def test_hostile_texts_do_nothing(show: Open, rows: Any, make_run: Any) -> None:
+def test_hostile_texts_do_nothing(show: Open, make_run: Any) -> None:
     """Markup in a run's texts is shown as text."""
     samples = [
-        rows.choice(0, HOSTILE, 0, 0),
-        rows.generated(1, HOSTILE, HOSTILE, HOSTILE),
-        rows.failed(2, "?", HOSTILE),
+        choice_row(0, HOSTILE, 0, 0),
+        generated_row(1, HOSTILE, HOSTILE, HOSTILE),
+        choice_row(2, "?", 0, error=HOSTILE),
     ]
     path = make_run("hostile", spec={"model": HOSTILE}, more={"warnings": [HOSTILE]}, quiz=samples)
     page = show(path)
@@ -162,9 +163,9 @@ def test_hostile_texts_do_nothing(show: Open, rows: Any, make_run: Any) -> None:
     assert HOSTILE in page.locator("#detail pre").all_inner_texts()
 
 
-def test_many_samples_are_light(show: Open, rows: Any, make_run: Any) -> None:
+def test_many_samples_are_light(show: Open, make_run: Any) -> None:
     """Of 5,000 samples the page holds one page of rows, and search reaches the last."""
-    path = make_run("many", quiz=[rows.choice(i, f"Question {i} " + "word " * 60, i % 3, 0) for i in range(5000)])
+    path = make_run("many", quiz=[choice_row(i, f"Question {i} " + "word " * 60, i % 3, 0) for i in range(5000)])
     page = show(path)
     assert page.locator("#rows tbody tr").count() == 50
     page.locator("#query").fill("Question 4999")

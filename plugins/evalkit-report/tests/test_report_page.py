@@ -16,10 +16,25 @@ from typer.testing import CliRunner
 
 from evalkit.cli.main import build_app
 from evalkit.errors import EvalkitError
+from evalkit.reading import samples
 from evalkit.reading.finished import open_runs
-from evalkit_report.pack import Packer, pack
+from evalkit.testing.finished import choice_row
+from evalkit_report.pack import Packer, dump, pack
 from evalkit_report.page import number, render_report, write_report
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=8,
+)
+ROW = st.fixed_dictionaries(
+    {"doc_id": st.just(0), "target": JSON, "filtered_resps": JSON, "metrics": st.just(["acc"]), "acc": JSON},
+    optional={
+        "arguments": st.lists(st.lists(JSON, min_size=1, max_size=2), max_size=4),
+        "resps": st.lists(st.lists(JSON, max_size=2), max_size=4),
+        "error": st.text(),
+    },
+)
 HOSTILE = (
     "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\"> {{ 7 * 7 }} \ud800"
 )
@@ -43,6 +58,13 @@ def test_packed_text_is_plain(text: str) -> None:
     packed = pack(json.dumps([text], ensure_ascii=False))
     assert re.fullmatch(r"[A-Za-z0-9+/=]*", packed)
     assert json.loads(unpack(packed)) == [text]
+
+
+@given(ROW)
+def test_any_row_can_be_shown(row: dict[str, Any]) -> None:
+    """Whatever values a task puts into its rows, the page gets JSON that browsers read."""
+    text = dump([samples.describe((row, None)), samples.answer_text(row), samples.verdict(row, {})])
+    json.loads(text, parse_constant=pytest.fail)
 
 
 def test_parts_hold_all_samples_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,11 +93,11 @@ def test_report_holds_every_sample(real_run: Path) -> None:
     assert set(first["runs"][0]["metrics"]) == {"acc", "acc_norm"}
 
 
-def test_flipped_samples_are_told(rows: Any, opened: Any) -> None:
+def test_flipped_samples_are_told(opened: Any) -> None:
     """Verdicts of both runs stand side by side."""
     runs = opened(
-        a=[rows.choice(0, "0?", 0, 0), rows.choice(1, "1?", 0, 0)],
-        b=[rows.choice(0, "0?", 1, 0), rows.failed(1, "1?", "x")],
+        a=[choice_row(0, "0?", 0, 0), choice_row(1, "1?", 0, 0)],
+        b=[choice_row(0, "0?", 1, 0), choice_row(1, "1?", 0, error="x")],
     )
     index, _ = embedded(render_report(runs)[0])
     assert index["columns"]["verdicts"] == ["rw", "re"]
@@ -89,9 +111,9 @@ def test_page_loads_nothing(real_run: Path) -> None:
     assert not re.search(r"@import|url\(", html)
 
 
-def test_hostile_texts_stay_text(rows: Any, make_run: Any) -> None:
+def test_hostile_texts_stay_text(make_run: Any) -> None:
     """Texts of a run are never markup: not in names, settings, warnings, or samples."""
-    sample = rows.choice(0, HOSTILE, 0, 0)
+    sample = choice_row(0, HOSTILE, 0, 0)
     more = {"warnings": [HOSTILE], "results": {HOSTILE: {f"{HOSTILE},none": 0.5}}, "versions": {"quiz": HOSTILE}}
     path = make_run("hostile", spec={"model": HOSTILE, "tasks": [HOSTILE]}, more=more, quiz=[sample])
     html, _ = render_report(open_runs([path]))
@@ -128,3 +150,13 @@ def test_numbers() -> None:
     """Numbers have digits that say something."""
     assert [number(x) for x in (None, 0.5, 123456.7, 5e16)] == ["–", "0.5000", "123,457", "5e+16"]
     assert number(1234567, 0) == "1,234,567"
+
+
+def test_joules_are_told_where_there_are_any(make_run: Any) -> None:
+    """With the counter that they are from; without a counter there is no line of joules."""
+    counted = {"tokens": {"requested": 300, "unique": 100, "computed": 150}, "seconds": {"inference": 10}}
+    path = make_run("a", more={**counted, "joules": 7.5, "joules_from": ["RAPL package-0"]}, quiz=[])
+    html, _ = render_report(open_runs([path]))
+    assert "Joules for 1,000 tokens" in html
+    assert "RAPL package-0" in html
+    assert "Joules" not in render_report(open_runs([make_run("b", quiz=[])]))[0]

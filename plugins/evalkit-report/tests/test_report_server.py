@@ -11,16 +11,17 @@ from typing import Any
 import pytest
 
 from evalkit.errors import EvalkitError
+from evalkit.testing.finished import choice_row
 from evalkit_report.server import ViewServer, leaderboard_page, make_server
 
 Get = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
-def server(rows: Any, make_run: Any) -> Iterator[ViewServer]:
+def server(make_run: Any) -> Iterator[ViewServer]:
     """Two finished runs, one damaged, one begun, served."""
     for name, model in (("a", "small"), ("b", "large")):
-        path = make_run(name, spec={"model": model}, quiz=[rows.choice(0, f"asked by {name}", 0, 0)])
+        path = make_run(name, spec={"model": model}, quiz=[choice_row(0, f"asked by {name}", 0, 0)])
     (make_run("begun", quiz=[]) / "results.json").unlink()
     (make_run("damaged", quiz=[]) / "run.json").write_text("{")
     with make_server(path.parent, 0) as made:

@@ -16,35 +16,24 @@ import torch
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_sessions import answer, prompt_ids
 
-from evalkit.errors import ModelError, RequestError
+from evalkit.errors import ModelError
 from evalkit.model import Model
-from evalkit.requests import GenerationOutput, GenerationRequest
+from evalkit.requests import (
+    GenerationRequest,
+)
+from evalkit.testing.reference import (
+    LIMITS,
+    PROMPTS,
+    greedy_requests,
+    new_tokens,
+    same_answer,
+)
+from evalkit.testing.tiny import SMALL
 from evalkit_transformers.engine import Transformers
-from evalkit_transformers.sampling import limited, next_token
 from evalkit_transformers.session import TransformersSession
 
-PROMPTS = (
-    "The sky is",
-    "A",
-    "There were three apples on the table and she ate one of them, then another; the king, who had seen it all,",
-    "Question: how many?\nAnswer:",
-    "Two and two make",
-)
-# Not the same for all: rows leave their batch at different times.
-LIMITS = (24, 3, 12, 1, 18)
-SMALL = {
-    "hidden_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": 128,
-    "max_position_embeddings": 128,
-    "vocab_size": 384,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "pad_token_id": 0,
-}
 BART = {
     "d_model": 64,
     "encoder_layers": 2,
@@ -65,48 +54,9 @@ Write = Callable[[transformers.PreTrainedConfig], Path]
 Watch = Callable[[TransformersSession], AbstractContextManager[list[int]]]
 
 
-def prompt_of(session: TransformersSession, text: str) -> list[int]:
-    """The token ids of a prompt, from the Hugging Face tokenizer."""
-    ids: list[int] = session.hf_tokenizer(text)["input_ids"]
-    return ids
-
-
 def reference(session: TransformersSession, prompt: Sequence[int], **options: Any) -> list[tuple[int, ...]]:
-    """What `model.generate` makes of one prompt alone: the new tokens of every returned sequence."""
-    ids = torch.tensor([list(prompt)])
-    options = {"do_sample": False, **options}
-    with torch.inference_mode():
-        sequences = session.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **options).tolist()
-    skip = 1 if session.is_encoder_decoder else len(prompt)
-    eos = session.tokenizer.eos_token_ids
-    found = []
-    for sequence in sequences:
-        new = sequence[skip:]
-        end = next((index + 1 for index, token in enumerate(new) if token in eos), len(new))
-        found.append(tuple(new[:end]))
-    return found
-
-
-def greedy_requests() -> list[GenerationRequest]:
-    """Prompts of mixed lengths, each with a limit of its own."""
-    return [GenerationRequest(prompt=p, max_new_tokens=n) for p, n in zip(PROMPTS, LIMITS, strict=True)]
-
-
-def answer(session: TransformersSession, request: GenerationRequest) -> GenerationOutput:
-    """The output of a request that is asked alone."""
-    output = session.generate([request])[0]
-    assert output.error is None
-    return output
-
-
-def same(output: GenerationOutput, other: GenerationOutput) -> bool:
-    """Whether two outputs are equal but for their times."""
-
-    def content(value: GenerationOutput) -> Any:
-        kept = replace(value, timing=None, logprobs=None, alternatives=())
-        return kept, [content(item) for item in value.alternatives]
-
-    return bool(content(output) == content(other))
+    """What `model.generate` makes of one prompt alone."""
+    return new_tokens(session.model, prompt, session.tokenizer.eos_token_ids, **options)
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +78,7 @@ def stopping(llama_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 def test_greedy_is_that_of_transformers(tiny: TransformersSession) -> None:
     """A batch of prompts of mixed lengths gives, token by token, what `model.generate` gives for each alone."""
     for prompt, limit, output in zip(PROMPTS, LIMITS, tiny.generate(greedy_requests()), strict=True):
-        assert output.token_ids == reference(tiny, prompt_of(tiny, prompt), max_new_tokens=limit)[0]
+        assert output.token_ids == reference(tiny, prompt_ids(tiny, prompt), max_new_tokens=limit)[0]
         assert output.text == tiny.hf_tokenizer.decode(output.token_ids, skip_special_tokens=True)
 
 
@@ -137,7 +87,7 @@ def test_batches_change_no_text(tiny: TransformersSession, batch_size: int) -> N
     """Any batch size and any order give the same tokens."""
     expected = [answer(tiny, request) for request in greedy_requests()]
     outputs = tiny.generate(greedy_requests()[::-1], batch_size=batch_size)[::-1]
-    assert all(same(output, other) for output, other in zip(outputs, expected, strict=True))
+    assert all(same_answer(output, other) for output, other in zip(outputs, expected, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -175,7 +125,7 @@ def test_greedy_holds_for_other_kinds_of_models(random_checkpoint: Write, config
     engine = Transformers(dtype="float32", device="cpu")
     with TransformersSession(engine, Model(str(random_checkpoint(config)))) as session:
         for prompt, limit, output in zip(PROMPTS, LIMITS, session.generate(greedy_requests()), strict=True):
-            assert output.token_ids == reference(session, prompt_of(session, prompt), max_new_tokens=limit)[0]
+            assert output.token_ids == reference(session, prompt_ids(session, prompt), max_new_tokens=limit)[0]
 
 
 def test_a_model_with_a_cache_of_its_own_is_refused(random_checkpoint: Write) -> None:
@@ -195,7 +145,7 @@ def test_the_end_token_ends_the_text(stopping: TransformersSession) -> None:
     """A request ends at any of the checkpoint's end tokens; the others of its batch go on."""
     outputs = stopping.generate(greedy_requests())
     for prompt, limit, output in zip(PROMPTS, LIMITS, outputs, strict=True):
-        ids = reference(stopping, prompt_of(stopping, prompt), max_new_tokens=limit, pad_token_id=0)[0]
+        ids = reference(stopping, prompt_ids(stopping, prompt), max_new_tokens=limit, pad_token_id=0)[0]
         assert output.token_ids == ids
         assert output.finish_reason == ("stop" if ids[-1] in stopping.tokenizer.eos_token_ids else "length")
     assert outputs[0].finish_reason == "stop"
@@ -208,7 +158,7 @@ def test_min_new_tokens_forbids_the_end_token(stopping: TransformersSession, min
     request = GenerationRequest(prompt=PROMPTS[0], max_new_tokens=16, min_new_tokens=minimum)
     options = {"max_new_tokens": 16, "min_new_tokens": minimum, "pad_token_id": 0}
     ids = answer(stopping, request).token_ids
-    assert ids == reference(stopping, prompt_of(stopping, PROMPTS[0]), **options)[0]
+    assert ids == reference(stopping, prompt_ids(stopping, PROMPTS[0]), **options)[0]
     assert len(ids) >= minimum
 
 
@@ -244,7 +194,7 @@ def test_what_the_checkpoint_asks_of_every_text_holds(
     path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **asked}), encoding="utf-8")
     with TransformersSession(Transformers(dtype="float32", device="cpu"), Model(str(folder))) as session:
         for prompt, limit, output in zip(PROMPTS, LIMITS, session.generate(greedy_requests()), strict=True):
-            assert output.token_ids == reference(session, prompt_of(session, prompt), max_new_tokens=limit)[0]
+            assert output.token_ids == reference(session, prompt_ids(session, prompt), max_new_tokens=limit)[0]
 
 
 # ── stop strings ────────────────────────────────────────────────────────────────────────────────────────
@@ -293,7 +243,7 @@ def test_each_request_keeps_its_own_values(stopping: TransformersSession) -> Non
         GenerationRequest(prompt=PROMPTS[2], max_new_tokens=6, num_beams=3),
     ]
     outputs = stopping.generate(requests)
-    assert all(same(o, answer(stopping, r)) for r, o in zip(requests, outputs, strict=True))
+    assert all(same_answer(o, answer(stopping, r)) for r, o in zip(requests, outputs, strict=True))
     # The values matter: no two of these requests have the same answer.
     assert len({(output.text, output.token_ids) for output in outputs}) == len(outputs)
 
@@ -307,7 +257,7 @@ def test_a_seed_gives_the_same_text(tiny: TransformersSession) -> None:
     ]
     together = tiny.generate(requests)
     alone = [answer(tiny, request) for request in requests]
-    assert all(same(output, other) for output, other in zip(together, alone, strict=True))
+    assert all(same_answer(output, other) for output, other in zip(together, alone, strict=True))
     assert len({output.token_ids for output in together}) == len(requests)
 
 
@@ -327,7 +277,7 @@ def test_samples_become_alternatives(llama: TransformersSession) -> None:
     output, again = answer(llama, request), answer(llama, request)
     texts = [output.text, *(other.text for other in output.alternatives)]
     assert len(set(texts)) == 4
-    assert same(output, again)
+    assert same_answer(output, again)
     assert all(other.usage and not other.alternatives for other in output.alternatives)
 
 
@@ -339,43 +289,6 @@ def test_one_candidate_is_greedy(tiny: TransformersSession) -> None:
         assert [output.token_ids for output in tiny.generate(sampled)] == expected
 
 
-@settings(max_examples=150, deadline=None, database=None)
-@given(
-    seed=st.integers(0, 10_000),
-    size=st.integers(1, 300),
-    scale=st.floats(0.1, 10),
-    top_k=st.sampled_from([0, 1, 2, 17, 300]),
-    top_p=st.floats(0.01, 1.0),
-    min_p=st.sampled_from([0.0, 0.001, 0.05, 0.3, 1.0]),
-)
-def test_limits_are_those_of_transformers(
-    seed: int, size: int, scale: float, top_k: int, top_p: float, min_p: float
-) -> None:
-    """top_k, top_p and min_p, alone and together, keep the tokens that Transformers' logits processors keep."""
-    logits = torch.randn(size, generator=torch.Generator().manual_seed(seed)) * scale
-    expected = logits[None]
-    if top_k:
-        expected = transformers.TopKLogitsWarper(top_k)(None, expected)
-    if top_p < 1:
-        expected = transformers.TopPLogitsWarper(top_p)(None, expected)
-    if min_p:
-        expected = transformers.MinPLogitsWarper(min_p)(None, expected)
-    found = limited(logits, GenerationRequest(prompt="", top_k=top_k, top_p=top_p, min_p=min_p))
-    assert torch.equal(found, expected[0])
-
-
-def test_draws_follow_the_distribution() -> None:
-    """Tokens are drawn as often as their probability at the given temperature says."""
-    logits, temperature, draws = torch.tensor([0.0, 1.0, 2.0, -torch.inf]), 0.7, 4000
-    request = GenerationRequest(prompt="", temperature=temperature)
-    generator = torch.Generator().manual_seed(0)
-    tokens = [next_token(logits, request, generator) for _ in range(draws)]
-    shares = torch.bincount(torch.tensor(tokens), minlength=4) / draws
-    # Three standard deviations of a share are below 0.024.
-    assert shares.tolist() == pytest.approx((logits / temperature).softmax(-1).tolist(), abs=0.024)
-    assert shares[3] == 0
-
-
 # ── beams ───────────────────────────────────────────────────────────────────────────────────────────────
 @pytest.mark.parametrize("beams", [2, 4])
 def test_beams_are_those_of_transformers(tiny: TransformersSession, beams: int) -> None:
@@ -384,7 +297,7 @@ def test_beams_are_those_of_transformers(tiny: TransformersSession, beams: int) 
     for request, output in zip(requests, tiny.generate(requests), strict=True):
         assert request.prompt is not None
         options = {"max_new_tokens": 10, "num_beams": beams, "num_return_sequences": 2}
-        best, second = reference(tiny, prompt_of(tiny, request.prompt), **options)
+        best, second = reference(tiny, prompt_ids(tiny, request.prompt), **options)
         assert output.token_ids == best
         assert [other.token_ids for other in output.alternatives] == [second]
         assert output.text == tiny.hf_tokenizer.decode(best, skip_special_tokens=True)
@@ -402,7 +315,7 @@ def test_beams_end_at_the_end_token_and_at_stop_strings(stopping: TransformersSe
     stopped = answer(stopping, replace(base, min_new_tokens=1, stop=(stop,)))
     options = {"num_beams": 2, "max_new_tokens": 12, "min_new_tokens": 1, "pad_token_id": 0}
     stops = {"stop_strings": [stop], "tokenizer": stopping.hf_tokenizer}
-    found = reference(stopping, prompt_of(stopping, PROMPTS[0]), **options, **stops)[0]
+    found = reference(stopping, prompt_ids(stopping, PROMPTS[0]), **options, **stops)[0]
     assert stopped.token_ids == found
     assert len(found) < 12
     assert (stopped.finish_reason, stop in stopped.text) == ("stop", False)
@@ -424,7 +337,7 @@ def test_logprobs_are_the_models_own(stopping: TransformersSession) -> None:
         assert request.prompt is not None
         assert output.logprobs is not None
         assert [entry.token_id for entry in output.logprobs] == list(output.token_ids)
-        ids = [*prompt_of(stopping, request.prompt), *output.token_ids]
+        ids = [*prompt_ids(stopping, request.prompt), *output.token_ids]
         with torch.inference_mode():
             expected = stopping.model(torch.tensor([ids[:-1]])).logits[0, -len(output.token_ids) :].log_softmax(-1)
         for entry, row in zip(output.logprobs, expected, strict=True):
@@ -442,7 +355,7 @@ def test_usage_and_timing_are_given(tiny: TransformersSession) -> None:
         assert request.prompt is not None
         assert output.usage is not None
         assert output.timing is not None
-        assert output.usage.prompt_tokens == len(prompt_of(tiny, request.prompt))
+        assert output.usage.prompt_tokens == len(prompt_ids(tiny, request.prompt))
         assert output.usage.completion_tokens == len(output.token_ids)
         assert 0 < output.timing.first_token <= output.timing.total
 
@@ -462,10 +375,18 @@ def test_computed_tokens_are_those_that_went_through_the_model(tiny: Transformer
         outputs = tiny.generate(greedy_requests())
     after = tiny.token_counts()
     assert after.computed - before.computed == sum(seen)
-    prompts = sum(len(prompt_of(tiny, prompt)) for prompt in PROMPTS)
+    prompts = sum(len(prompt_ids(tiny, prompt)) for prompt in PROMPTS)
     assert after.requested - before.requested == prompts + sum(len(output.token_ids) - 1 for output in outputs)
 
 
+def test_outputs_are_plain_data(llama: TransformersSession) -> None:
+    """An output can be written to a journal: no tensors in it."""
+    request = GenerationRequest(prompt=PROMPTS[0], max_new_tokens=3, temperature=1.0, seed=1, n=2, logprobs=2)
+    output = answer(llama, request)
+    json.dumps(dataclasses.asdict(output))
+
+
+# ── shared prefixes ─────────────────────────────────────────────────────────────────────────────────────
 # A prefix that all of several requests begin with.
 SHOTS = "Question: how many apples?\nAnswer: seven.\n\n" * 3
 
@@ -477,7 +398,7 @@ def test_a_shared_prefix_changes_no_text(tiny: TransformersSession) -> None:
     for request, output in zip(requests, tiny.generate(requests), strict=True):
         assert request.prompt is not None
         options = {"max_new_tokens": request.max_new_tokens}
-        assert output.token_ids == reference(tiny, prompt_of(tiny, request.prompt), **options)[0]
+        assert output.token_ids == reference(tiny, prompt_ids(tiny, request.prompt), **options)[0]
 
 
 @pytest.mark.parametrize("name", ["llama", "mistral"])
@@ -520,7 +441,7 @@ def test_any_mixture_of_prompts_generates_as_its_rows(
         outputs = session.generate(requests, batch_size=batch_size)
     finally:
         session.shares_prefixes, session.batch_tokens = True, before
-    assert all(same(output, other) for output, other in zip(outputs, expected, strict=True))
+    assert all(same_answer(output, other) for output, other in zip(outputs, expected, strict=True))
 
 
 def test_a_shared_prefix_is_read_once(llama: TransformersSession, llama_rows: TransformersSession) -> None:
@@ -535,166 +456,3 @@ def test_a_shared_prefix_is_read_once(llama: TransformersSession, llama_rows: Tr
     (shared, unique), (padded, _) = costs
     assert shared <= unique + 2 * len(requests)
     assert padded > 3 * shared
-
-
-# ── prompts ─────────────────────────────────────────────────────────────────────────────────────────────
-TEMPLATE = (
-    "{% if tools %}{% for tool in tools %}[{{ tool.function.name }}]{% endfor %}{% endif %}"
-    "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
-    "{% if add_generation_prompt %}assistant{{ ' thinks' if enable_thinking else '' }}:{% endif %}"
-)
-MESSAGES = ({"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"})
-TOOL = {"type": "function", "function": {"name": "weather", "description": "d", "parameters": {"type": "object"}}}
-
-
-@pytest.mark.parametrize("as_file", [False, True])
-def test_messages_tools_and_variables_reach_the_template(llama_path: Path, tmp_path: Path, as_file: bool) -> None:
-    """A chat request is the text of the given template: messages, tools, variables, and the answer's opening."""
-    template = tmp_path / "template.jinja"
-    template.write_text(TEMPLATE, encoding="utf-8")
-    model = Model(str(llama_path), chat_template=str(template) if as_file else TEMPLATE)
-    with TransformersSession(Transformers(dtype="float32", device="cpu"), model) as session:
-        plain = GenerationRequest(messages=MESSAGES, max_new_tokens=4)
-        full = replace(plain, tools=(TOOL,), chat_template_kwargs={"enable_thinking": True})
-        texts = ("system: Be brief.\nuser: Hi\nassistant:", "[weather]system: Be brief.\nuser: Hi\nassistant thinks:")
-        for request, text in zip((plain, full), texts, strict=True):
-            assert session.prompt_ids(request) == tuple(prompt_of(session, text))
-            written = GenerationRequest(prompt=text, max_new_tokens=4)
-            assert same(answer(session, request), answer(session, written))
-        assert session.apply_chat_template(MESSAGES, add_generation_prompt=False).endswith("user: Hi\n")
-
-
-def test_a_template_that_refuses_fails_its_request_alone(llama_path: Path) -> None:
-    """A template's own error becomes that request's error, on one line; the others are answered."""
-    template = "{% if messages[0].role == 'system' %}{{ raise_exception('no system\nmessages') }}{% endif %}ok"
-    model = Model(str(llama_path), chat_template=template)
-    with TransformersSession(Transformers(dtype="float32", device="cpu"), model) as session:
-        refused, answered = session.generate(
-            [GenerationRequest(messages=MESSAGES[index:], max_new_tokens=2) for index in (0, 1)]
-        )
-        with pytest.raises(RequestError, match="no system"):
-            session.apply_chat_template(MESSAGES)
-    assert refused.finish_reason == "error"
-    assert "no system messages" in (refused.error or "")
-    assert answered.error is None
-
-
-def test_special_tokens_of_the_template_are_single_tokens(llama: TransformersSession) -> None:
-    """The markers of a chat template are read as the special tokens that they are, and none is added."""
-    request = GenerationRequest(messages=MESSAGES)
-    ids = llama.prompt_ids(request)
-    assert ids.count(1) == 3
-    assert ids[0] == 1
-    assert llama.tokenizer.decode(ids, skip_special=False) == llama.apply_chat_template(MESSAGES)
-
-
-def test_input_ids_are_taken_as_they_are(tiny: TransformersSession) -> None:
-    """A prompt of token ids gives what its text gives."""
-    ids = prompt_of(tiny, PROMPTS[2])
-    given_ids = answer(tiny, GenerationRequest(input_ids=ids, max_new_tokens=8))
-    assert same(given_ids, answer(tiny, GenerationRequest(prompt=PROMPTS[2], max_new_tokens=8)))
-
-
-def test_a_request_that_cannot_fit_fails_alone(llama: TransformersSession) -> None:
-    """A request that leaves no room for its prompt, or has no prompt, gets an error; the others are answered."""
-    requests = [
-        GenerationRequest(prompt=PROMPTS[0], max_new_tokens=3),
-        GenerationRequest(prompt=PROMPTS[0], max_new_tokens=256),
-        GenerationRequest(max_new_tokens=3),
-        GenerationRequest(prompt="two", input_ids=[5], max_new_tokens=3),
-        GenerationRequest(prompt="", max_new_tokens=3),
-    ]
-    outputs = llama.generate(requests)
-    assert [output.error is None for output in outputs] == [True, False, False, False, True]
-    assert all("\n" not in (output.error or "") for output in outputs)
-    assert [output.finish_reason for output in outputs[1:4]] == ["error"] * 3
-    assert "256" in (outputs[1].error or "")
-
-
-def test_a_long_prompt_keeps_its_end(llama: TransformersSession) -> None:
-    """Of a prompt that is too long, the last tokens that leave room for the answer are read, and a note says so."""
-    ids = prompt_of(llama, "There were three apples on the table. " * 30)
-    limit = llama.max_length - 6
-    assert len(ids) > limit
-    long, cut = llama.generate([GenerationRequest(input_ids=part, max_new_tokens=6) for part in (ids, ids[-limit:])])
-    assert long.token_ids == cut.token_ids
-    assert (long.usage, len(cut.notes)) == (cut.usage, 0)
-    assert any("truncated" in note for note in long.notes)
-
-
-def test_outputs_arrive_as_they_finish(llama: TransformersSession) -> None:
-    """generate_continuous names every request once, also those that failed."""
-    requests = {f"id-{index}": request for index, request in enumerate(greedy_requests())}
-    requests["bad"] = GenerationRequest(prompt="x", max_new_tokens=1000)
-    requests["beams"] = GenerationRequest(prompt=PROMPTS[1], max_new_tokens=4, num_beams=2)
-    found = list(llama.generate_continuous(iter(requests.items()), batch_size=2))
-    assert sorted(key for key, _ in found) == sorted(requests)
-    expected = llama.generate(list(requests.values()))
-    outputs = dict(found)
-    assert all(same(outputs[key], other) for key, other in zip(requests, expected, strict=True))
-
-
-# ── memory ──────────────────────────────────────────────────────────────────────────────────────────────
-def limit_memory(
-    monkeypatch: pytest.MonkeyPatch, session: TransformersSession, fits: Callable[[torch.Tensor], bool]
-) -> list[bool]:
-    """Let real allocations fail for inputs that do not fit; returns which passes did, as they are tried."""
-    tried: list[bool] = []
-    forward = session.model.forward
-
-    def limited_forward(*args: Any, **inputs: Any) -> Any:
-        tried.append(fits(inputs["input_ids"]))
-        if not tried[-1]:
-            torch.empty(1 << 50)
-        return forward(*args, **inputs)
-
-    monkeypatch.setattr(session.model, "forward", limited_forward)
-    monkeypatch.setattr(session, "batch_tokens", session.batch_tokens)
-    return tried
-
-
-@pytest.mark.parametrize("name", ["llama", "llama_rows"])
-def test_memory_that_runs_out_changes_no_text(
-    name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What does not fit at once is generated in smaller batches, seeds included."""
-    session: TransformersSession = request.getfixturevalue(name)
-    requests = [replace(item, temperature=1.2, seed=index) for index, item in enumerate(greedy_requests())]
-    expected = session.generate(requests)
-    longest = max(len(prompt_of(session, prompt)) for prompt in PROMPTS)
-    tried = limit_memory(monkeypatch, session, lambda ids: ids.numel() <= longest)
-    outputs = session.generate(requests)
-    assert not all(tried)
-    assert all(same(output, other) for output, other in zip(outputs, expected, strict=True))
-
-
-@pytest.mark.parametrize("culprit", [0, 2, 4])
-@pytest.mark.parametrize(("name", "beams"), [("llama", 1), ("llama_rows", 1), ("llama_rows", 2)])
-def test_a_request_that_exhausts_the_memory_fails_alone(
-    name: str, beams: int, culprit: int, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where one request exhausts the memory, it alone fails, whichever it is, and none is answered twice."""
-    session: TransformersSession = request.getfixturevalue(name)
-    requests = [replace(item, num_beams=beams) for item in greedy_requests()]
-    # A token that only the culprit has, in its prompt.
-    mark = 380
-    ids = prompt_of(session, PROMPTS[culprit])
-    requests[culprit] = replace(requests[culprit], prompt=None, input_ids=[*ids[:1], mark, *ids[1:]])
-    expected = session.generate(requests)
-    assert all(mark not in output.token_ids for index, output in enumerate(expected) if index != culprit)
-    limit_memory(monkeypatch, session, lambda ids: not bool((ids == mark).any()))
-    found = list(session.generate_continuous(enumerate(requests)))
-    assert sorted(index for index, _ in found) == list(range(len(requests)))
-    for index, output in found:
-        if index == culprit:
-            assert output.finish_reason == "error"
-            assert "out of memory" in (output.error or "")
-        else:
-            assert same(output, expected[index])
-
-
-def test_outputs_are_plain_data(llama: TransformersSession) -> None:
-    """An output can be written to a journal: no tensors in it."""
-    request = GenerationRequest(prompt=PROMPTS[0], max_new_tokens=3, temperature=1.0, seed=1, n=2, logprobs=2)
-    output = answer(llama, request)
-    json.dumps(dataclasses.asdict(output))

@@ -18,12 +18,11 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from small_sessions import float32_session, refused
 
 from evalkit.errors import EvalkitError, MissingDependencyError, ModelError, ModelNotFoundError
-from evalkit.model import Model
 from evalkit.requests import GenerationRequest, LoglikelihoodRequest
 from evalkit.tokenizers import context_length
-from evalkit_transformers.engine import Transformers
 from evalkit_transformers.load import decoder_start
 from evalkit_transformers.session import TransformersSession
 
@@ -31,8 +30,6 @@ PAIRS = [
     LoglikelihoodRequest(context, text) for context in ("The sky is", "", "A king") for text in (" blue", " a hill")
 ]
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
-# peft 0.21 asks transformers 5.23 for something by its old name.
-peft_warning = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
 
 @pytest.fixture(autouse=True)
@@ -48,12 +45,6 @@ def copy(llama_path: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(llama_path, tmp_path / "copy"))
 
 
-def build(path: Path | str, model: dict[str, Any] | None = None, **engine: Any) -> TransformersSession:
-    """A session on the CPU, in float32 unless told otherwise."""
-    options = {"dtype": "float32", "device": "cpu", **engine}
-    return TransformersSession(Transformers(**options), Model(str(path), **(model or {})))
-
-
 def scores(session: TransformersSession) -> list[float]:
     """Log-probabilities of all pairs; the session is closed."""
     with session:
@@ -65,54 +56,44 @@ def change_json(path: Path, **fields: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **fields}), encoding="utf-8")
 
 
-def refused(kind: type[EvalkitError], path: Path | str, *words: str, **options: Any) -> None:
-    """Assert that the session is refused with an error of this very kind, on one line that holds the words."""
-    with pytest.raises(EvalkitError) as caught:
-        build(path, **options)
-    assert type(caught.value) is kind
-    message = str(caught.value)
-    assert "\n" not in message
-    assert len(message) < 500
-    for word in words:
-        assert word in message
-
-
 # ── options ─────────────────────────────────────────────────────────────────────────────────────────────
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_dtype_is_that_of_the_engine(llama_path: Path, dtype: str) -> None:
     """Weights are in the dtype that was asked for, and the scores near those of float32."""
-    session = build(llama_path, dtype=dtype)
+    session = float32_session(llama_path, dtype=dtype)
     assert session.model.dtype == getattr(torch, dtype)
     assert session.describe_execution()["dtype"] == dtype
-    assert scores(session) == pytest.approx(scores(build(llama_path)), abs=0.5)
+    assert scores(session) == pytest.approx(scores(float32_session(llama_path)), abs=0.5)
 
 
 @pytest.mark.parametrize("stored", ["float32", "bfloat16"])
 def test_dtype_auto_is_the_checkpoints(copy: Path, stored: str) -> None:
     """dtype "auto" is what config.json says."""
     change_json(copy / CONFIG, torch_dtype=stored)
-    with build(copy, dtype="auto") as session:
+    with float32_session(copy, dtype="auto") as session:
         assert session.model.dtype == getattr(torch, stored)
 
 
 def test_the_models_dtype_overrides_the_engines(llama_path: Path) -> None:
     """Model(dtype=...) wins over Transformers(dtype=...)."""
-    with build(llama_path, dtype="float32", model={"dtype": "bfloat16"}) as session:
+    with float32_session(llama_path, dtype="float32", model={"dtype": "bfloat16"}) as session:
         assert session.model.dtype == torch.bfloat16
 
 
 def test_options_of_the_model_reach_from_pretrained(llama_path: Path) -> None:
     """Model(options=...) and load_kwargs go to the loader unchanged, the model's winning."""
     options = {"attn_implementation": "eager"}
-    with build(llama_path, model={"options": options}, load_kwargs={"attn_implementation": "sdpa"}) as session:
+    with float32_session(
+        llama_path, model={"options": options}, load_kwargs={"attn_implementation": "sdpa"}
+    ) as session:
         assert session.describe_execution()["attn_implementation"] == "eager"
 
 
 def test_max_length_and_batch_tokens_are_taken(llama_path: Path) -> None:
     """The context is the configuration's unless it is given; so is the budget of a batch."""
-    with build(llama_path) as session:
+    with float32_session(llama_path) as session:
         assert session.describe_execution()["max_length"] == 256
-    with build(llama_path, model={"max_length": 64}, batch_tokens=100) as session:
+    with float32_session(llama_path, model={"max_length": 64}, batch_tokens=100) as session:
         described = session.describe_execution()
     assert (described["max_length"], described["batch_tokens"]) == (64, 100)
 
@@ -121,23 +102,23 @@ def test_max_length_and_batch_tokens_are_taken(llama_path: Path) -> None:
 def test_a_device_map_changes_no_score(llama_path: Path, device_map: Any) -> None:
     """A model spread by accelerate scores as one that is not."""
     pytest.importorskip("accelerate", reason="device_map needs evalkit-transformers[device-map]")
-    session = build(llama_path, device_map=device_map)
+    session = float32_session(llama_path, device_map=device_map)
     described = session.describe_execution()
     assert json.loads(json.dumps(described)) == described
     assert session.device == torch.device("cpu")
-    assert scores(session) == pytest.approx(scores(build(llama_path)), abs=1e-4)
+    assert scores(session) == pytest.approx(scores(float32_session(llama_path)), abs=1e-4)
 
 
 def test_weights_may_lie_on_disk(llama_path: Path, tmp_path: Path) -> None:
     """A model whose output head and one layer are read from disk at each pass scores as one in memory."""
     pytest.importorskip("accelerate", reason="device_map needs evalkit-transformers[device-map]")
     places = {"model.embed_tokens": "cpu", "model.layers.0": "cpu", "model.norm": "cpu", "model.rotary_emb": "cpu"}
-    session = build(
+    session = float32_session(
         llama_path,
         device_map={**places, "model.layers.1": "disk", "lm_head": "disk"},
         load_kwargs={"offload_folder": str(tmp_path / "offload")},
     )
-    assert scores(session) == pytest.approx(scores(build(llama_path)), abs=1e-4)
+    assert scores(session) == pytest.approx(scores(float32_session(llama_path)), abs=1e-4)
 
 
 def test_shards_are_one_model(llama_path: Path, tmp_path: Path) -> None:
@@ -147,7 +128,7 @@ def test_shards_are_one_model(llama_path: Path, tmp_path: Path) -> None:
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(llama_path / name, tmp_path / name)
     assert len(list(tmp_path.glob("*.safetensors"))) > 1
-    assert scores(build(tmp_path)) == pytest.approx(scores(build(llama_path)), abs=1e-4)
+    assert scores(float32_session(tmp_path)) == pytest.approx(scores(float32_session(llama_path)), abs=1e-4)
 
 
 def test_a_quantized_checkpoint_is_loaded(copy: Path) -> None:
@@ -163,16 +144,16 @@ def test_a_quantized_checkpoint_is_loaded(copy: Path) -> None:
             weights[name] = (packed[name].float() * scale).bfloat16()
     change_json(copy / CONFIG, torch_dtype="bfloat16")
     save_file(weights, copy / WEIGHTS, metadata={"format": "pt"})
-    expected = scores(build(copy, dtype="auto"))
+    expected = scores(float32_session(copy, dtype="auto"))
     save_file(packed, copy / WEIGHTS, metadata={"format": "pt"})
     change_json(copy / CONFIG, quantization_config={"quant_method": "fp8", "weight_block_size": [128, 128]})
     # A product may be rounded to bfloat16 in another order.
-    assert scores(build(copy, dtype="auto")) == pytest.approx(expected, abs=0.4)
+    assert scores(float32_session(copy, dtype="auto")) == pytest.approx(expected, abs=0.4)
 
 
 def test_the_method_of_quantization_is_named(llama_path: Path) -> None:
     """describe_execution names the method as checkpoints do, and None where there is none."""
-    with build(llama_path) as session:
+    with float32_session(llama_path) as session:
         assert session.describe_execution()["quantization"] is None
         session.model.config.quantization_config = transformers.FineGrainedFP8Config()
         assert session.describe_execution()["quantization"] == "fp8"
@@ -180,7 +161,7 @@ def test_the_method_of_quantization_is_named(llama_path: Path) -> None:
 
 def test_closing_frees_the_model(llama_path: Path) -> None:
     """After close nothing of evalkit holds the weights."""
-    session = build(llama_path)
+    session = float32_session(llama_path)
     session.loglikelihood(PAIRS)
     session.generate([GenerationRequest(prompt="A", max_new_tokens=2)])
     weights = weakref.ref(session.model.get_output_embeddings().weight)
@@ -214,108 +195,6 @@ def test_the_decoders_first_token_is_found() -> None:
     assert decoder_start(object(), generation) == 5
     with pytest.raises(ModelError, match="decoder_start_token_id"):
         decoder_start(object(), transformers.GenerationConfig())
-
-
-# ── adapters ────────────────────────────────────────────────────────────────────────────────────────────
-@pytest.fixture
-def adapter(llama_path: Path, tmp_path: Path) -> Path:
-    """A LoRA adapter with random weights, and beside it the checkpoint that it makes when merged."""
-    peft = pytest.importorskip("peft", reason="adapters need evalkit-transformers[adapters]")
-    base = transformers.AutoModelForCausalLM.from_pretrained(llama_path)
-    torch.manual_seed(0)
-    # Without init_lora_weights=False an adapter begins as no change at all.
-    options = {"target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM", "init_lora_weights": False}
-    model = peft.get_peft_model(base, peft.LoraConfig(r=4, lora_alpha=16, **options))
-    model.save_pretrained(tmp_path / "adapter")
-    model.merge_and_unload().save_pretrained(tmp_path / "merged")
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(llama_path / name, tmp_path / "merged" / name)
-    return tmp_path / "adapter"
-
-
-@peft_warning
-@pytest.mark.parametrize("given_to", ["engine", "model"])
-def test_an_adapter_scores_as_the_merged_checkpoint(adapter: Path, llama_path: Path, given_to: str) -> None:
-    """With a LoRA adapter, scores and text are those of the merged weights, and not those of the base."""
-    given: dict[str, Any] = {"adapter": str(adapter)}
-    if given_to == "model":
-        given = {"model": given}
-    request = GenerationRequest(prompt="The sky is", max_new_tokens=12)
-    with build(llama_path, **given) as adapted, build(adapter.parent / "merged") as merged:
-        assert adapted.generate([request])[0].token_ids == merged.generate([request])[0].token_ids
-        assert adapted.describe_execution()["logits"] == "scored positions"
-        found = scores(adapted)
-        assert found == pytest.approx(scores(merged), abs=1e-3)
-    assert found != pytest.approx(scores(build(llama_path)), abs=0.1)
-
-
-@peft_warning
-def test_an_adapter_of_an_encoder_decoder_is_merged_too(t5_path: Path, tmp_path: Path) -> None:
-    """An adapter works on an encoder-decoder as well: scores and text are those of the merged weights."""
-    peft = pytest.importorskip("peft", reason="adapters need evalkit-transformers[adapters]")
-    base = transformers.AutoModelForSeq2SeqLM.from_pretrained(t5_path)
-    torch.manual_seed(0)
-    options = {"target_modules": ["q", "v"], "task_type": "SEQ_2_SEQ_LM", "init_lora_weights": False}
-    model = peft.get_peft_model(base, peft.LoraConfig(r=4, **options))
-    model.save_pretrained(tmp_path / "adapter")
-    model.merge_and_unload().save_pretrained(tmp_path / "merged")
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(t5_path / name, tmp_path / "merged" / name)
-    request = GenerationRequest(prompt="The sky is", max_new_tokens=12)
-    with build(t5_path, adapter=str(tmp_path / "adapter")) as adapted, build(tmp_path / "merged") as merged:
-        assert adapted.generate([request])[0].token_ids == merged.generate([request])[0].token_ids
-        assert scores(adapted) == pytest.approx(scores(merged), abs=1e-3)
-
-
-@peft_warning
-@pytest.mark.filterwarnings("ignore:Found missing adapter keys")  # else it would be an error without our help
-def test_an_adapter_without_its_weights_is_refused(adapter: Path, llama_path: Path) -> None:
-    """An adapter whose file lacks some layers would change nothing there: it is refused."""
-    weights = load_file(adapter / "adapter_model.safetensors")
-    kept = {name: values for name, values in weights.items() if ".layers.0." in name}
-    save_file(kept, adapter / "adapter_model.safetensors", metadata={"format": "pt"})
-    refused(ModelError, llama_path, "adapter", adapter=str(adapter))
-
-
-@peft_warning
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("adapter_config.json", b"{"),
-        ("adapter_config.json", b"{}"),
-        ("adapter_model.safetensors", b"\0" * 100),
-        ("adapter_model.safetensors", None),
-    ],
-)
-def test_a_broken_adapter_is_one_line(adapter: Path, llama_path: Path, name: str, content: bytes | None) -> None:
-    """A damaged or missing file of an adapter is named."""
-    (adapter / name).unlink()
-    if content is not None:
-        (adapter / name).write_bytes(content)
-    with pytest.raises(ModelError, match="adapter") as caught:
-        build(llama_path, adapter=str(adapter))
-    assert "\n" not in str(caught.value)
-
-
-@peft_warning
-def test_an_adapter_of_another_shape_is_refused(adapter: Path, llama_path: Path) -> None:
-    """An adapter made for a wider model is refused."""
-    weights = load_file(adapter / "adapter_model.safetensors")
-    wider = {name: torch.cat([values, values], dim=-1).contiguous() for name, values in weights.items()}
-    save_file(wider, adapter / "adapter_model.safetensors", metadata={"format": "pt"})
-    refused(ModelError, llama_path, "adapter", adapter=str(adapter))
-
-
-def test_a_missing_adapter_is_one_line(llama_path: Path) -> None:
-    """An adapter that is nowhere is named."""
-    pytest.importorskip("peft", reason="adapters need evalkit-transformers[adapters]")
-    refused(ModelNotFoundError, llama_path, "no/adapter/here", adapter="no/adapter/here")
-
-
-def test_adapters_without_peft_say_what_to_install(llama_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where peft is not installed, the message is the command that installs it."""
-    monkeypatch.setitem(sys.modules, "peft", None)
-    refused(MissingDependencyError, llama_path, "pip install 'evalkit-transformers[adapters]'", adapter="any")
 
 
 # ── errors ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -353,7 +232,7 @@ def test_a_broken_configuration_is_one_line(copy: Path, content: str) -> None:
     """A config.json that is no JSON, or describes no model, is an error about this model."""
     (copy / CONFIG).write_text(content, encoding="utf-8")
     with pytest.raises(ModelError, match=str(copy)) as caught:
-        build(copy)
+        float32_session(copy)
     assert "\n" not in str(caught.value)
 
 
@@ -403,7 +282,7 @@ def test_a_head_that_is_tied_is_not_missing(copy: Path) -> None:
     del weights["lm_head.weight"]
     save_file(weights, copy / WEIGHTS, metadata={"format": "pt"})
     change_json(copy / CONFIG, tie_word_embeddings=True)
-    with build(copy) as session:
+    with float32_session(copy) as session:
         assert all(output.error is None for output in session.loglikelihood(PAIRS))
 
 
@@ -424,8 +303,8 @@ def test_a_broken_tokenizer_is_one_line(copy: Path, content: str) -> None:
 def test_a_tokenizer_may_lie_elsewhere(copy: Path, llama_path: Path) -> None:
     """tokenizer_path is where the tokenizer is read from."""
     (copy / "tokenizer.json").unlink()
-    found = scores(build(copy, model={"tokenizer_path": str(llama_path)}))
-    assert found == pytest.approx(scores(build(llama_path)), abs=1e-5)
+    found = scores(float32_session(copy, model={"tokenizer_path": str(llama_path)}))
+    assert found == pytest.approx(scores(float32_session(llama_path)), abs=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -487,7 +366,7 @@ def test_a_checkpoints_code_is_not_executed(copy: Path, foreign: Callable[[], bo
 def test_code_is_not_executed_where_transformers_has_its_own(copy: Path, foreign: Callable[[], bool]) -> None:
     """A checkpoint of a known architecture that also brings code is loaded without that code."""
     change_json(copy / CONFIG, model_type="llama")
-    with build(copy) as session:
+    with float32_session(copy) as session:
         assert type(session.model) is transformers.LlamaForCausalLM
     assert not foreign()
 
@@ -495,7 +374,7 @@ def test_code_is_not_executed_where_transformers_has_its_own(copy: Path, foreign
 @pytest.mark.parametrize("options", [{"trust_remote_code": True}, {"model": {"trust_remote_code": True}}])
 def test_code_is_executed_on_request(copy: Path, foreign: Callable[[], bool], options: dict[str, Any]) -> None:
     """With trust_remote_code, given to the engine or to the model, the checkpoint's own class is used."""
-    with build(copy, **options) as session:
+    with float32_session(copy, **options) as session:
         assert type(session.model).__name__ == "ForeignModel"
         assert session.loglikelihood(PAIRS)[0].error is None
     assert foreign()

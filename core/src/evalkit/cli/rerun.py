@@ -7,9 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
+from evalkit.cli.arguments import add_arguments
 from evalkit.cli.output import JSON, stdout_reserved
 from evalkit.cli.progress import progress_bar
-from evalkit.cli.run import add_arguments, report
+from evalkit.cli.run import report
 from evalkit.cli.runs import RunName
 from evalkit.runs.again import asked_of
 from evalkit.runs.folder import RunFolder, find_run

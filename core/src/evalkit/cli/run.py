@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from evalkit.cli import complete
+from evalkit.cli.arguments import ENGINE, ENGINE_ARG, MODEL, MODEL_ARG, add_arguments, add_generation
 from evalkit.cli.output import JSON, print_json, stdout_reserved
 from evalkit.cli.progress import progress_bar
 from evalkit.cli.tables import print_result
-from evalkit.errors import ConfigError, UnknownNameError
+from evalkit.errors import ConfigError
 
 if TYPE_CHECKING:
     from evalkit.results import RunResult
@@ -31,19 +32,10 @@ def run(
         list[str] | None,
         typer.Argument(metavar="TASK...", autocompletion=complete.tasks, help="Tasks, groups or task files."),
     ] = None,
-    engine: Annotated[
-        str | None, typer.Option(metavar="NAME", autocompletion=complete.engines, help="Engine; see list-engines.")
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(metavar="PATH_OR_NAME", autocompletion=complete.models, help="Path, registered name or hub id."),
-    ] = None,
-    engine_arg: Annotated[
-        list[str] | None, typer.Option(metavar="K=V", help="An option of the engine; the value is YAML. Repeatable.")
-    ] = None,
-    model_arg: Annotated[
-        list[str] | None, typer.Option(metavar="K=V", help="An option of the model, such as dtype=float32. Repeatable.")
-    ] = None,
+    engine: ENGINE = None,
+    model: MODEL = None,
+    engine_arg: ENGINE_ARG = None,
+    model_arg: MODEL_ARG = None,
     num_fewshot: Annotated[
         int | None, typer.Option(metavar="N", help="Examples before each question [default: the task's]")
     ] = None,
@@ -98,7 +90,8 @@ def run(
         ),
     ] = None,
     restarts: Annotated[
-        int | None, typer.Option(metavar="N", help="Start an isolated engine that died again, so often [default: 0]")
+        int | None,
+        typer.Option(metavar="N", help="Start an isolated engine, or a server, that died again, so often [default: 0]"),
     ] = None,
     seed: Annotated[
         int | None, typer.Option(metavar="N", help="Seed of few-shot draws and sampling [default: 1234]")
@@ -166,39 +159,6 @@ def merge(config: Path | None, given: dict[str, Any]) -> dict[str, Any]:
     from evalkit.runs.spec import read_yaml
 
     return {**(read_yaml(config) if config else {}), **given}
-
-
-def add_arguments(values: dict[str, Any], engine_words: list[str], model_words: list[str]) -> None:
-    """Check `K=V` words against the engine's and the model's own options, and add them to `values`."""
-    from evalkit.environments import find_environment
-    from evalkit.model import Model
-    from evalkit.options import parse_assignments, parse_free
-    from evalkit.plugins import load_engine_class
-
-    if engine_words and values.get("engine"):
-        name = values["engine"]
-        try:
-            given = parse_assignments(engine_words, load_engine_class(name)[0], f"engine {name!r}")
-        except UnknownNameError:
-            if find_environment(name, values.get("env")) is None:
-                raise
-            # Its options are known where it is.
-            given = parse_free(engine_words)
-        values["engine_args"] = {**(values.get("engine_args") or {}), **given}
-    if model_words:
-        given = parse_assignments(model_words, Model, "the model")
-        values["model_args"] = {**(values.get("model_args") or {}), **given}
-
-
-def add_generation(values: dict[str, Any], gen_words: list[str], template_words: list[str]) -> None:
-    """Check the `K=V` words of --gen, and add them and those of --chat-template-arg to `values`."""
-    from evalkit.options import parse_assignments, parse_free
-    from evalkit.tasks.overrides import GenOptions
-
-    if gen_words:
-        values["gen"] = {**(values.get("gen") or {}), **parse_assignments(gen_words, GenOptions, "generation")}
-    if template_words:
-        values["chat_template_args"] = {**(values.get("chat_template_args") or {}), **parse_free(template_words)}
 
 
 def _batch_size(text: str | None) -> int | str | None:

@@ -16,6 +16,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from evalkit.encoding import from_plain, to_plain
@@ -60,9 +61,9 @@ class Child:
     def serve(self) -> None:
         """Build the session, then answer calls until one says `close`."""
         build = self.calls.get()
-        answered = self._guarded(build, lambda: self._build(build))
+        answered = self._guarded(build, partial(self._build, build))
         while answered and (call := self.calls.get())["call"] != "close":
-            self._guarded(call, lambda call=call: self._answer(call))  # type: ignore[misc]
+            self._guarded(call, partial(self._answer, call))
         if answered:
             self.session.close()
         self.channel.send({"id": -1, "closed": True})

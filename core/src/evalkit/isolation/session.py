@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import count
 from typing import Any
 
 from evalkit import errors
 from evalkit.encoding import from_plain, to_plain
-from evalkit.engine import ContinuousSession, Feed, TooLong
+from evalkit.engine import Feed, TooLong
 from evalkit.errors import EngineDiedError, EvalkitError, one_line
 from evalkit.isolation.live import LiveFeed
 from evalkit.isolation.process import ChildProcess
-from evalkit.requests import (
-    GenerationOutput,
-    GenerationPart,
-    GenerationRequest,
-    LoglikelihoodOutput,
-    LoglikelihoodRequest,
-    Message,
-    Request,
-    RollingLoglikelihoodOutput,
-    RollingLoglikelihoodRequest,
-    TokenCounts,
-)
+from evalkit.requests import GenerationOutput, GenerationPart, Message, Request, TokenCounts
+from evalkit.restarts import RestartingSession
 
 PIECE = 256
 """Requests in a frame."""
@@ -31,7 +22,7 @@ GLANCE = 0.005
 """Seconds between two looks at a server's feed while requests are running."""
 
 
-class IsolatedSession(ContinuousSession):
+class IsolatedSession(RestartingSession):
     """A session in the process that `start` makes. Where it dies, it is started again up to `restarts` times.
 
     `build` is what the child is told first: engine, engine_args and model. What was answered is never asked again.
@@ -45,8 +36,9 @@ class IsolatedSession(ContinuousSession):
         """Of children that died."""
         self._counts: list[int] | None = None
         """What the child said last."""
-        self.information = self._begin()
+        self.information: dict[str, Any] = {}
         """What the child says of its engine."""
+        self._begin()
         self.max_length: int | None = self.information["max_length"]
 
     @property
@@ -55,28 +47,15 @@ class IsolatedSession(ContinuousSession):
         return bool(self.information["takes_messages"])
 
     # ── the child's life ────────────────────────────────────────────────────────────────────────────────
-    def _begin(self) -> dict[str, Any]:
+    def _begin(self) -> None:
+        if self._counts is not None:
+            self._counted, self._counts = self._counted + TokenCounts(*self._counts), None
         self._child = self._start()
         try:
-            information: dict[str, Any] = self._ask({"call": "build", **self._build})
+            self.information = self._ask({"call": "build", **self._build})
         except BaseException:
             self._end()
             raise
-        return information
-
-    def _again(self, error: EngineDiedError) -> None:
-        """A new child in the place of one that died. Raises the last error where there were enough."""
-        while True:
-            self._end()
-            if self.restarts <= 0:
-                raise error
-            self.restarts -= 1
-            self._counted, self._counts = self.token_counts() or TokenCounts(), None
-            try:
-                self._begin()
-                return
-            except EngineDiedError as again:
-                error = again
 
     def _end(self) -> None:
         if self._child is not None:
@@ -135,30 +114,13 @@ class IsolatedSession(ContinuousSession):
         return _value(frame)
 
     def _call(self, name: str, **arguments: Any) -> Any:
-        try:
-            return self._ask({"call": name, "arguments": arguments})
-        except EngineDiedError as error:
-            self._again(error)
-            return self._call(name, **arguments)
+        return self._asked(partial(self._ask, {"call": name, "arguments": arguments}))
 
     # ── what is asked ───────────────────────────────────────────────────────────────────────────────────
-    def _stream(self, name: str, requests: Iterable[tuple[Any, Request]], batch_size: int | None) -> Iterator[Any]:
-        """Outputs under their keys as they are made."""
-        left = dict(enumerate(requests))
-        while left:
-            try:
-                for number, output in self._answers(name, left, batch_size):
-                    key, _ = left.pop(number)
-                    yield key, output
-            except EngineDiedError as error:
-                self._again(error)
-
-    def _answers(
-        self, name: str, requests: Mapping[int, tuple[Any, Request]], batch_size: int | None
-    ) -> Iterator[tuple[int, Any]]:
+    def _answers(self, name: str, requests: Mapping[int, Request], batch_size: int | None) -> Iterator[tuple[int, Any]]:
         call = next(self._numbers)
         self._send({"id": call, "call": name, "arguments": {"batch_size": batch_size}})
-        items = [[number, to_plain(request)] for number, (_, request) in requests.items()]
+        items = [[number, to_plain(request)] for number, request in requests.items()]
         for first in range(0, len(items), PIECE):
             self._send({"id": call, "items": items[first : first + PIECE]})
         self._send({"id": call, "items": [], "end": True})
@@ -175,24 +137,6 @@ class IsolatedSession(ContinuousSession):
         finally:
             if not ended and self._child is not None and self._child.is_alive():
                 self._send({"cancel": call})
-
-    def generate_continuous(
-        self, requests: Iterable[tuple[Any, GenerationRequest]], *, batch_size: int | None = None
-    ) -> Iterator[tuple[Any, GenerationOutput]]:
-        """Yield `(request_id, output)` in order of completion."""
-        return self._stream("generate_continuous", requests, batch_size)
-
-    def loglikelihood_continuous(
-        self, requests: Iterable[tuple[Any, LoglikelihoodRequest]], *, batch_size: int | None = None
-    ) -> Iterator[tuple[Any, LoglikelihoodOutput]]:
-        """Yield `(request_id, output)` as scores arrive."""
-        return self._stream("loglikelihood_continuous", requests, batch_size)
-
-    def loglikelihood_rolling_continuous(
-        self, requests: Iterable[tuple[Any, RollingLoglikelihoodRequest]], *, batch_size: int | None = None
-    ) -> Iterator[tuple[Any, RollingLoglikelihoodOutput]]:
-        """Yield `(request_id, output)` as texts are scored."""
-        return self._stream("loglikelihood_rolling_continuous", requests, batch_size)
 
     def generate_live(
         self, feed: Feed, *, wants_parts: Callable[[Any], bool] = lambda key: True
@@ -259,12 +203,7 @@ class IsolatedSession(ContinuousSession):
     def too_long(self, requests: Sequence[Request]) -> list[TooLong]:
         """The requests that do not fit."""
         call = {"call": "too_long", "requests": [to_plain(request) for request in requests]}
-        try:
-            found = self._ask(call)
-        except EngineDiedError as error:
-            self._again(error)
-            found = self._ask(call)
-        return [TooLong(*item) for item in found]
+        return [TooLong(*item) for item in self._asked(partial(self._ask, call))]
 
 
 def _value(frame: Mapping[str, Any]) -> Any:

@@ -84,6 +84,13 @@ class ServableEngine(BaseEngine):
     def server_command(self, model: Model, served_name: str, port: int) -> ServerCommand:
         """What starts a server that offers `model` as `served_name` on 127.0.0.1; port 0 is one of its choice."""
 
+    def client_defaults(self) -> dict[str, Any]:
+        """Options of the engine `openai` that suit a server that we start; `client_args` win."""
+        # The checkpoint's tokenizer where it can be loaded here, else the server's. Conversations become texts here, as
+        # they do in every other mode.
+        tokenizer = "auto" if importlib.util.find_spec("transformers") is not None else "remote"
+        return {"api": "completions", "retries": RETRIES, "tokenizer": tokenizer}
+
     def serve(self, engine: str, model: Model) -> ServedSession:
         """The session behind a server; `engine` is this engine's name. Raises EvalkitError of any kind."""
         client = _client()
@@ -116,9 +123,8 @@ class ServableEngine(BaseEngine):
 
     def _connected(self, client: type[BaseEngine], model: Model, server: ServerProcess | None) -> BaseInferenceSession:
         assert server is not None
-        # Conversations become texts here, as they do in every other mode.
-        settings = {"api": "completions", "retries": RETRIES, "batch_size": self.in_flight, **_tokenizer()}
-        settings |= {**self.client_args, "base_url": server.base_url}
+        settings = {"batch_size": self.in_flight, **self.client_defaults(), **self.client_args}
+        settings["base_url"] = server.base_url
         return options.build(client, settings, f"engine {CLIENT!r}").build(_served(model, server.served_name))
 
 
@@ -129,11 +135,6 @@ def _client() -> type[BaseEngine]:
             "Install it with: pip install evalkit-openai"
         )
     return load_engine_class(CLIENT)[0]
-
-
-def _tokenizer() -> dict[str, str]:
-    """The checkpoint's tokenizer where it can be loaded here, else the server's."""
-    return {"tokenizer": "auto" if importlib.util.find_spec("transformers") is not None else "remote"}
 
 
 def _served(model: Model, name: str) -> Model:

@@ -22,8 +22,8 @@ ORPHAN_SECONDS = 2.0
 PROC = Path("/proc")
 
 
-def descendants(root: int) -> set[int]:
-    """Numbers of all processes that came of `root`, without those that ended and were not waited for."""
+def descendants(root: int, *, ended: bool = False) -> set[int]:
+    """Numbers of all processes that came of `root`; if `ended`, also of those that nobody has waited for yet."""
     children: dict[int, list[int]] = {}
     for entry in PROC.iterdir() if PROC.is_dir() else ():
         if not entry.name.isdigit():
@@ -33,7 +33,7 @@ def descendants(root: int) -> set[int]:
             state, parent = (
                 (entry / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[:2]
             )
-            if state not in "ZX":
+            if ended or state not in "ZX":
                 children.setdefault(int(parent), []).append(int(entry.name))
     found: set[int] = set()
     waiting = [root]
@@ -106,7 +106,7 @@ class Guard:
 
     def _left(self) -> set[int]:
         self._reap()
-        return descendants(os.getpid())
+        return descendants(os.getpid(), ended=True)
 
     def _reap(self) -> None:
         with suppress(ChildProcessError):

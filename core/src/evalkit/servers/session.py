@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
-from evalkit.engine import BaseInferenceSession, ContinuousSession, TooLong
+from evalkit.engine import BaseInferenceSession, TooLong
 from evalkit.errors import EngineDiedError, EvalkitError, RequestError, RunError
-from evalkit.requests import (
-    GenerationOutput,
-    GenerationRequest,
-    LoglikelihoodOutput,
-    LoglikelihoodRequest,
-    Message,
-    Request,
-    RollingLoglikelihoodOutput,
-    RollingLoglikelihoodRequest,
-    TokenCounts,
-)
+from evalkit.requests import GenerationRequest, Message, Request, TokenCounts
+from evalkit.restarts import RestartingSession
 from evalkit.servers.process import ServerProcess
 
 T = TypeVar("T")
@@ -27,7 +19,7 @@ OF_THE_PROCESS = ("backend", "base_url", "model", "root", "server")
 """What is another each time that a server is started, or says nothing."""
 
 
-class ServedSession(ContinuousSession):
+class ServedSession(RestartingSession):
     """A session behind the server that `start` starts, or, where it returns None, behind one of somebody else's.
 
     `connect` opens a session of the engine `openai` on it. A server of ours that dies is started again up to `restarts`
@@ -52,23 +44,10 @@ class ServedSession(ContinuousSession):
     def _begin(self) -> None:
         self._server = self._start()
         try:
-            self._session = self._connect(self._server)
+            self._session = self._guarded(partial(self._connect, self._server))
         except BaseException:
             self._end()
             raise
-
-    def _again(self, error: EngineDiedError) -> None:
-        """A new server in the place of one that died. Raises the last error where there were enough."""
-        while True:
-            self._end()
-            if self.restarts <= 0:
-                raise error
-            self.restarts -= 1
-            try:
-                self._begin()
-                return
-            except EngineDiedError as again:
-                error = again
 
     def _end(self) -> None:
         session, self._session = self._session, None
@@ -98,18 +77,17 @@ class ServedSession(ContinuousSession):
             name = self._server.engine
             raise EngineDiedError(f"the server of engine {name!r} died: {self._server.epitaph()}")
 
-    def _asked(self, ask: Callable[[BaseInferenceSession], T]) -> T:
-        """The answer to a call, if need be of the next server."""
-        while True:
-            try:
-                return self._answered(ask)
-            except EngineDiedError as error:
-                self._again(error)
+    def _call(self, ask: Callable[[BaseInferenceSession], T]) -> T:
+        """The answer, if need be of the next server."""
+        return self._asked(partial(self._answered, ask))
 
     def _answered(self, ask: Callable[[BaseInferenceSession], T]) -> T:
-        inner = self._inner()
+        return self._guarded(partial(ask, self._inner()))
+
+    def _guarded(self, run: Callable[[], T]) -> T:
+        """What `run` finds. Raises EngineDiedError for whatever goes wrong because the server is gone."""
         try:
-            return ask(inner)
+            return run()
         except EvalkitError as error:
             self._verify()
             # Those of the engine may want more than a message.
@@ -124,24 +102,9 @@ class ServedSession(ContinuousSession):
         return text.replace(self._server.served_name, str(self._description.get("model", "the model")))
 
     # ── requests ────────────────────────────────────────────────────────────────────────────────────────
-    def _stream(self, name: str, requests: Iterable[tuple[Any, Request]], batch_size: int | None) -> Iterator[Any]:
-        """Outputs under their keys as they are made."""
-        left = dict(enumerate(requests))
-        while left:
-            try:
-                for number, output in self._answers(name, list(left.items()), batch_size):
-                    key, _ = left.pop(number)
-                    yield key, output
-                assert not left, "the engine 'openai' left requests unanswered"
-            except EngineDiedError as error:
-                self._again(error)
-
-    def _answers(
-        self, name: str, asked: list[tuple[int, tuple[Any, Request]]], batch_size: int | None
-    ) -> Iterator[tuple[int, Any]]:
-        exact = self._answered(lambda inner: _exact(inner, [request for _, (_, request) in asked]))
-        requests = zip((number for number, _ in asked), exact, strict=True)
-        answers = getattr(self._inner(), name)(requests, batch_size=batch_size)
+    def _answers(self, name: str, requests: Mapping[int, Request], batch_size: int | None) -> Iterator[tuple[int, Any]]:
+        exact = self._answered(lambda inner: _exact(inner, list(requests.values())))
+        answers = getattr(self._inner(), name)(zip(requests, exact, strict=True), batch_size=batch_size)
         with closing(answers):
             while (found := self._answered(lambda _: next(answers, None))) is not None:
                 number, output = found
@@ -151,29 +114,11 @@ class ServedSession(ContinuousSession):
                     output = replace(output, error=self._public(output.error))
                 yield number, output
 
-    def generate_continuous(
-        self, requests: Iterable[tuple[Any, GenerationRequest]], *, batch_size: int | None = None
-    ) -> Iterator[tuple[Any, GenerationOutput]]:
-        """Yield `(request_id, output)` in order of completion."""
-        return self._stream("generate_continuous", requests, batch_size)
-
-    def loglikelihood_continuous(
-        self, requests: Iterable[tuple[Any, LoglikelihoodRequest]], *, batch_size: int | None = None
-    ) -> Iterator[tuple[Any, LoglikelihoodOutput]]:
-        """Yield `(request_id, output)` as scores arrive."""
-        return self._stream("loglikelihood_continuous", requests, batch_size)
-
-    def loglikelihood_rolling_continuous(
-        self, requests: Iterable[tuple[Any, RollingLoglikelihoodRequest]], *, batch_size: int | None = None
-    ) -> Iterator[tuple[Any, RollingLoglikelihoodOutput]]:
-        """Yield `(request_id, output)` as texts are scored."""
-        return self._stream("loglikelihood_rolling_continuous", requests, batch_size)
-
     # ── what the run asks ───────────────────────────────────────────────────────────────────────────────
     @property
     def takes_messages(self) -> bool:
         """Whether the server applies the chat template."""
-        return self._asked(lambda inner: inner.takes_messages)
+        return self._call(lambda inner: inner.takes_messages)
 
     def apply_chat_template(
         self,
@@ -185,11 +130,11 @@ class ServedSession(ContinuousSession):
     ) -> str:
         """Chat messages as text. Raises RequestError where there is no template."""
         options = {"tools": tools, "add_generation_prompt": add_generation_prompt, **variables}
-        return self._asked(lambda inner: inner.apply_chat_template(messages, **options))
+        return self._call(lambda inner: inner.apply_chat_template(messages, **options))
 
     def too_long(self, requests: Sequence[Request]) -> list[TooLong]:
         """The requests that do not fit. Raises ModelError for what the server cannot do."""
-        return self._asked(lambda inner: inner.too_long(requests))
+        return self._call(lambda inner: inner.too_long(requests))
 
     def token_counts(self) -> TokenCounts | None:
         """Tokens since the session was built, or None where the server does not say."""
@@ -214,16 +159,14 @@ def _exact(inner: BaseInferenceSession, requests: Sequence[Any]) -> list[Any]:
     A prompt that has to be cut, or that no tokenizer here can encode, stays as it is.
     """
     tokenizer, limit = getattr(inner, "tokenizer", None), getattr(inner, "max_length", None)
-    texts = {i: text for i, request in enumerate(requests) if (text := _text(inner, request)) is not None}
     exact = list(requests)
+    texts = {i: text for i, request in enumerate(requests) if (text := _text(inner, request)) is not None}
     if tokenizer is None or limit is None or not texts:
         return exact
-    for (index, request), ids in zip(
-        ((i, requests[i]) for i in texts), tokenizer.encode_batch(list(texts.values())), strict=True
-    ):
-        if len(ids) + request.max_new_tokens <= limit:
+    for index, ids in zip(texts, tokenizer.encode_batch(list(texts.values())), strict=True):
+        if len(ids) + exact[index].max_new_tokens <= limit:
             given = tuple(ids) or (tokenizer.prefix_token_id,)
-            exact[index] = replace(request, prompt=None, messages=None, tools=None, input_ids=given)
+            exact[index] = replace(exact[index], prompt=None, messages=None, tools=None, input_ids=given)
     return exact
 
 
@@ -232,6 +175,7 @@ def _text(inner: BaseInferenceSession, request: Request) -> str | None:
     if not isinstance(request, GenerationRequest) or request.input_ids is not None:
         return None
     if request.messages is None or request.prompt is not None:
+        # With both it is no request; the session says so.
         return request.prompt if request.messages is None else None
     try:
         if inner.takes_messages:

@@ -192,9 +192,11 @@ class SessionConformance:
     def test_stop_string_is_not_returned(self, session: BaseInferenceSession) -> None:
         """Output ends before the first stop string."""
         free = session.generate([GenerationRequest(prompt="The sky is", max_new_tokens=12)])[0]
-        if len(free.text) < 3:
+        # Before the last of a character's bytes the replacement character stands for it, and would stop there.
+        whole = free.text.replace("\ufffd", "")
+        if len(whole) < 3:
             pytest.skip("the model generates too little text to stop in")
-        stop = free.text[len(free.text) // 2]
+        stop = whole[len(whole) // 2]
         output = session.generate([GenerationRequest(prompt="The sky is", max_new_tokens=12, stop=(stop,))])[0]
         assert output.text == free.text.split(stop)[0]
         assert output.finish_reason == "stop"

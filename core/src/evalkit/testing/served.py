@@ -6,7 +6,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from evalkit.engine import BaseInferenceSession
 from evalkit.model import Model
@@ -31,6 +31,11 @@ class ServedFake(ServableEngine):
         if self.is_served:
             return self.serve(NAME, model)
         return Fake(delay=self.delay, max_length=self.max_length).build(model)
+
+    def client_defaults(self) -> dict[str, Any]:
+        """The tokenizer of bytes is the server's: there is no checkpoint that has it."""
+        # Without super(), which dataclasses with slots break.
+        return {**ServableEngine.client_defaults(self), "tokenizer": "remote"}
 
     def server_command(self, model: Model, served_name: str, port: int) -> ServerCommand:
         """`evalkit.testing.server` under the sources of this process."""

@@ -29,6 +29,17 @@ CHAT_TEMPLATE = (
 
 _DECODER_SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 _DECODER_IDS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+SMALL = {
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 128,
+    "max_position_embeddings": 128,
+    "vocab_size": 384,
+    **_DECODER_IDS,
+}
+"""Fields of a small model's configuration, whatever its architecture."""
 _T5_SPECIALS = ("<pad>", "</s>", "<unk>")
 # Not the usual 10000: an engine that ignores it must not go unnoticed.
 _ROPE_THETA = 20000.0

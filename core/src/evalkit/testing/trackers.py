@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pytest
+
 TASK, SCORE = "starter_arithmetic", "exact_match"
 WORDS = ("-m", "evalkit", "run", TASK, "--engine", "evalkit.testing.fake:Fake", "--model", "any", "--output", "run")
 SECONDS = 120
@@ -37,11 +39,11 @@ class TrackerTests:
 
     def store(self, folder: Path) -> dict[str, str]:
         """Variables with which the tracker keeps its runs below `folder`."""
-        raise NotImplementedError
+        raise pytest.UsageError("a tracker's tests override `store`")
 
     def seen(self, folder: Path, project: str) -> list[Seen]:
         """The runs of a project in that store; none where there is no store yet."""
-        raise NotImplementedError
+        raise pytest.UsageError("a tracker's tests override `seen`")
 
     def test_a_run_is_logged_with_parameters_metrics_and_results(self, tmp_path: Path) -> None:
         """What was asked, each score, what it cost, how far it came, and results.json."""

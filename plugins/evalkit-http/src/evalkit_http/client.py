@@ -7,8 +7,9 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn, Self
+from collections.abc import Mapping, Sequence
+from itertools import chain, repeat
+from typing import Any, NamedTuple, Self
 from urllib.parse import quote
 
 import httpx
@@ -94,17 +95,29 @@ def _checked(response: httpx.Response) -> httpx.Response:
     )
 
 
-def _unreachable(base_url: object, error: httpx.TransportError) -> NoReturn:
-    cause = one_line(error)
-    raise ServerUnreachableError(f"no server answers at {base_url} ({cause}). Start one with: evalkit serve") from error
+class Attempts:
+    """How long to wait before a request is sent again: `patience` seconds in all."""
 
+    def __init__(self, patience: float) -> None:
+        self._end = time.monotonic() + patience
+        self._pauses = chain(PAUSES, repeat(PAUSES[-1]))
 
-def _pauses(patience: float) -> Iterator[float]:
-    """Pauses between attempts, of `patience` seconds together."""
-    end, number = time.monotonic() + patience, 0
-    while time.monotonic() < end:
-        yield min(PAUSES[min(number, len(PAUSES) - 1)], max(0.0, end - time.monotonic()))
-        number += 1
+    def after(self, response: httpx.Response) -> float | None:
+        """Seconds until the next one, or None: this is the answer."""
+        return self._pause() if response.status_code in BUSY else None
+
+    def after_failure(self, error: httpx.TransportError, base_url: object) -> float:
+        """Seconds until the next one. Raises ServerUnreachableError where there is none."""
+        pause = self._pause()
+        if pause is None:
+            raise ServerUnreachableError(
+                f"no server answers at {base_url} ({one_line(error)}). Start one with: evalkit serve"
+            ) from error
+        return pause
+
+    def _pause(self) -> float | None:
+        left = self._end - time.monotonic()
+        return min(next(self._pauses), left) if left > 0 else None
 
 
 def _too_late(job_id: str, timeout: float, status: str) -> JobTimeoutError:
@@ -136,18 +149,16 @@ class EvalClient:
         self.close()
 
     def _send(self, call: Call, patience: float | None = None) -> httpx.Response:
-        pauses = _pauses(self.patience if patience is None else patience)
+        attempts = Attempts(self.patience if patience is None else patience)
         while True:
             try:
                 response = self._http.request(call.method, call.path, json=call.body, headers=call.headers)
             except httpx.TransportError as error:
-                pause = next(pauses, None)
-                if pause is None:
-                    _unreachable(self._http.base_url, error)
+                pause = attempts.after_failure(error, self._http.base_url)
             else:
-                pause = next(pauses, None) if response.status_code in BUSY else None
-                if pause is None:
+                if (found := attempts.after(response)) is None:
                     return _checked(response)
+                pause = found
             time.sleep(pause)
 
     def _get(self, path: str) -> dict[str, Any]:
@@ -247,18 +258,16 @@ class AsyncEvalClient:
         await self.close()
 
     async def _send(self, call: Call, patience: float | None = None) -> httpx.Response:
-        pauses = _pauses(self.patience if patience is None else patience)
+        attempts = Attempts(self.patience if patience is None else patience)
         while True:
             try:
                 response = await self._http.request(call.method, call.path, json=call.body, headers=call.headers)
             except httpx.TransportError as error:
-                pause = next(pauses, None)
-                if pause is None:
-                    _unreachable(self._http.base_url, error)
+                pause = attempts.after_failure(error, self._http.base_url)
             else:
-                pause = next(pauses, None) if response.status_code in BUSY else None
-                if pause is None:
+                if (found := attempts.after(response)) is None:
                     return _checked(response)
+                pause = found
             await asyncio.sleep(pause)
 
     async def _get(self, path: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from evalkit_http.arguments import ALLOW_HOST, ALLOW_UNAUTHENTICATED, HOST, PORT, TOKEN_FILE
 from evalkit_http.merge import command
 
 DEFAULT_PORT = 8000
@@ -19,8 +20,8 @@ def add(app: typer.Typer) -> None:
 
 
 def serve(
-    host: Annotated[str, typer.Option(metavar="HOST", help="Interface to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="Port; 0 takes a free one.")] = DEFAULT_PORT,
+    host: HOST = "127.0.0.1",
+    port: PORT = DEFAULT_PORT,
     state_dir: Annotated[
         Path | None, typer.Option(metavar="D", help="Where jobs are kept [default: 'service' below the runs folder]")
     ] = None,
@@ -54,15 +55,9 @@ def serve(
         list[Path] | None,
         typer.Option(metavar="D", help="Folder that requests may write to. Repeatable [default: the current one]"),
     ] = None,
-    token_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A line for each token: TOKEN, or SCOPES:TOKEN.")
-    ] = None,
-    allow_unauthenticated: Annotated[
-        bool, typer.Option("--allow-unauthenticated", help="Let others reach this server without a token.")
-    ] = False,
-    allow_host: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="A name of this server in URLs. Repeatable [default: any]")
-    ] = None,
+    token_file: TOKEN_FILE = None,
+    allow_unauthenticated: ALLOW_UNAUTHENTICATED = False,
+    allow_host: ALLOW_HOST = None,
     webhook_host: Annotated[
         list[str] | None, typer.Option(metavar="HOST", help="A host that jobs may notify; * for any. Repeatable.")
     ] = None,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import time
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,6 +11,7 @@ import httpx
 import pytest
 
 from evalkit.testing.fake import FakeSession
+from evalkit.testing.waiting import eventually
 from evalkit_http.openai.server import ModelServer, build_openai_compatible_server
 
 LONG = {"prompt": "The", "max_tokens": 480, "temperature": 0, "min_tokens": 480}
@@ -26,15 +25,6 @@ def send(server: ModelServer, path: str, body: dict[str, Any]) -> socket.socket:
     head = f"POST {path} HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Type: application/json\r\n"
     connection.sendall(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
     return connection
-
-
-def eventually(check: Callable[[], Any]) -> None:
-    """Wait for it."""
-    for _ in range(3000):
-        if check():
-            return
-        time.sleep(0.01)
-    raise AssertionError("it never came")
 
 
 def running(server: ModelServer) -> int:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -20,6 +19,7 @@ from evalkit.requests import (
     RollingLoglikelihoodRequest,
 )
 from evalkit.testing.fake import Fake, FakeSession
+from evalkit.testing.waiting import eventually
 from evalkit_http.openai.lines import ClosedError, Event, FullError, Lines, Ticket
 from evalkit_http.openai.metrics import Metrics
 from evalkit_http.openai.scheduler import Scheduler
@@ -100,15 +100,6 @@ def desk() -> Iterator[Desk]:
     yield made
     made.release()
     made.scheduler.stop()
-
-
-def eventually(check: Callable[[], Any]) -> None:
-    """Wait for it."""
-    for _ in range(3000):
-        if check():
-            return
-        time.sleep(0.01)
-    raise AssertionError("it never came")
 
 
 def test_scoring_that_waits_is_one_call(desk: Desk) -> None:

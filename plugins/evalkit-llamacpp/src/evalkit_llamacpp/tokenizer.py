@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import llama_cpp
 
-from evalkit.chat_templates import render_template
-from evalkit.requests import Message
+from evalkit.chat_templates import TemplateTokenizer
 from evalkit_llamacpp.load import metadata
 
 END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
 
 
-class GGUFTokenizer:
+class GGUFTokenizer(TemplateTokenizer):
     """A tokenizer over a model's handle."""
 
     def __init__(self, handle: Any, chat_template: str | None) -> None:
@@ -27,7 +26,7 @@ class GGUFTokenizer:
         self.eos_token_ids = frozenset(int(value) for value in named if value is not None)
         self.prefix_token_id: int = bos if bos >= 0 else max(eos, 0)
         self.eos_text = self._spell(eos) if eos >= 0 else None
-        self._bos_text = self._spell(bos) if bos >= 0 else ""
+        self.bos_text = self._spell(bos) if bos >= 0 else ""
         self._prefix_text = self._spell(self.prefix_token_id)
         own = llama_cpp.llama_model_chat_template(handle, None)
         self.chat_template = chat_template or (own.decode(errors="replace") if own else None)
@@ -50,25 +49,6 @@ class GGUFTokenizer:
                 text: bytes = buffer.raw[:length]
                 return text.decode("utf-8", errors="replace")
             size = -length
-
-    def apply_chat_template(
-        self,
-        messages: Sequence[Message],
-        *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
-        add_generation_prompt: bool = True,
-        **variables: Any,
-    ) -> str:
-        """Chat messages as text. Raises RequestError where there is no template, or it refuses the messages."""
-        return render_template(
-            self.chat_template,
-            messages,
-            tools=tools,
-            add_generation_prompt=add_generation_prompt,
-            bos_token=self._bos_text,
-            eos_token=self.eos_text or "",
-            **variables,
-        )
 
     def _encode(self, text: str, special: bool) -> list[int]:
         raw = text.encode("utf-8", errors="replace")

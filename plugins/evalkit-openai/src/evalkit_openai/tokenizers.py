@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evalkit.chat_templates import render_template
+from evalkit.chat_templates import TemplateTokenizer
 from evalkit.errors import ModelError, RequestError
-from evalkit.requests import Message
 from evalkit.tokenizers import load_template
 from evalkit_openai.client import Client
 from evalkit_openai.workers import Workers
@@ -15,7 +14,7 @@ from evalkit_openai.workers import Workers
 IN_FLIGHT = 8
 
 
-class RemoteTokenizer:
+class RemoteTokenizer(TemplateTokenizer):
     """What `evalkit.scoring` wants of a tokenizer, asked of the server; what it was asked once is kept."""
 
     def __init__(
@@ -26,7 +25,7 @@ class RemoteTokenizer:
         self._model = model
         self._known: dict[tuple[str, bool], list[int]] = {}
         bos, eos = _text(info.get("bos_token")), _text(info.get("eos_token"))
-        self._bos_text = bos or ""
+        self.bos_text = bos or ""
         self.eos_text: str | None = eos
         self.chat_template = load_template(chat_template) or _template(info.get("chat_template"))
         self._prefix_text = bos or eos or ""
@@ -69,25 +68,6 @@ class RemoteTokenizer:
         body = {"model": self._model, "tokens": list(ids)}
         answer = self._workers.run(self._client.post("/detokenize", body, at_root=True))
         return str(answer.get("prompt", "")) if isinstance(answer, Mapping) else ""
-
-    def apply_chat_template(
-        self,
-        messages: Sequence[Message],
-        *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
-        add_generation_prompt: bool = True,
-        **variables: Any,
-    ) -> str:
-        """Chat messages as text. Raises RequestError where there is no template, or it refuses the messages."""
-        return render_template(
-            self.chat_template,
-            messages,
-            tools=tools,
-            add_generation_prompt=add_generation_prompt,
-            bos_token=self._bos_text,
-            eos_token=self.eos_text or "",
-            **variables,
-        )
 
     def forget(self) -> None:
         """Release the encoded texts."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from evalkit.cli import complete
+from evalkit.cli.arguments import ENGINE, ENGINE_ARG, MODEL, MODEL_ARG, add_arguments
 from evalkit.cli.output import JSON, print_json, stdout_reserved
-from evalkit.cli.run import add_arguments
 from evalkit.errors import ConfigError
+from evalkit_http.arguments import ALLOW_HOST, ALLOW_UNAUTHENTICATED, HOST, PORT, TOKEN_FILE
 
 
 def add(app: typer.Typer) -> None:
@@ -19,37 +18,22 @@ def add(app: typer.Typer) -> None:
 
 
 def serve_model(
-    engine: Annotated[
-        str | None, typer.Option(metavar="NAME", autocompletion=complete.engines, help="Engine; see list-engines.")
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(metavar="PATH_OR_NAME", autocompletion=complete.models, help="Path, registered name or hub id."),
-    ] = None,
-    engine_arg: Annotated[
-        list[str] | None, typer.Option(metavar="K=V", help="An option of the engine; the value is YAML. Repeatable.")
-    ] = None,
-    model_arg: Annotated[
-        list[str] | None, typer.Option(metavar="K=V", help="An option of the model, such as dtype=float32. Repeatable.")
-    ] = None,
+    engine: ENGINE = None,
+    model: MODEL = None,
+    engine_arg: ENGINE_ARG = None,
+    model_arg: MODEL_ARG = None,
     served_model_name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Its name in answers [default: the model's own]")
     ] = None,
-    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Interface to listen on.")] = ("127.0.0.1"),
-    port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
+    host: HOST = "127.0.0.1",
+    port: PORT = 8000,
     max_running: Annotated[int, typer.Option(metavar="N", min=1, help="Answers that are generated side by side.")] = 64,
     max_waiting: Annotated[
         int, typer.Option(metavar="N", min=1, help="Requests in line; more are told to come again.")
     ] = 1024,
-    token_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A line for each token: TOKEN, or SCOPES:TOKEN.")
-    ] = None,
-    allow_unauthenticated: Annotated[
-        bool, typer.Option("--allow-unauthenticated", help="Let others reach this server without a token.")
-    ] = False,
-    allow_host: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="A name of this server in URLs. Repeatable [default: any]")
-    ] = None,
+    token_file: TOKEN_FILE = None,
+    allow_unauthenticated: ALLOW_UNAUTHENTICATED = False,
+    allow_host: ALLOW_HOST = None,
     as_json: bool = JSON,
 ) -> None:
     """Serve a model to everything that speaks OpenAI's protocol, until Ctrl-C."""

@@ -1,4 +1,4 @@
-"""The tables and plots of a report, and the command that repeats a run."""
+"""What is told of runs: scores, costs, plots, and the command that repeats one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,32 +14,44 @@ from evalkit.reading.finished import open_run
 from evalkit.reading.plots import Calibration, Lengths, Plots, plotted_intervals
 from evalkit.reading.settings import command, environment
 from evalkit.reading.summary import cost, groups, label, scores
-from evalkit_report.page import render_report
+from evalkit.runner import evaluate
+from evalkit.testing.finished import choice_row, write_run
 
 
-def test_interval_of_the_run_wins(make_run: Any) -> None:
+@pytest.fixture(scope="module")
+def real_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with the fake engine."""
+    pytest.importorskip("evalkit_tasks_starter")
+    path = tmp_path_factory.mktemp("real") / "run"
+    evaluate("starter_arithmetic", engine="evalkit.testing.fake:Fake", model="any", limit=2, output=str(path))
+    return path
+
+
+def test_interval_of_the_run_wins(tmp_path: Path) -> None:
     """An interval in results.json is shown as it is; without one it is made from the standard error and marked."""
-    exact = open_run(make_run("a", more={"intervals": {"quiz": {"acc,none": [0.31, 0.69]}}}, quiz=[]), "a")
-    rough = open_run(make_run("b", quiz=[]), "b")
+    exact = open_run(write_run(tmp_path / "a", more={"intervals": {"quiz": {"acc,none": [0.31, 0.69]}}}, quiz=[]), "a")
+    rough = open_run(write_run(tmp_path / "b", quiz=[]), "b")
     first, second = scores([exact, rough])
     assert (first.interval, first.is_rough) == ((0.31, 0.69), False)
     assert second.interval == pytest.approx((0.304, 0.696), abs=1e-3)
     assert second.is_rough
 
 
-def test_metric_without_stderr_has_no_interval(make_run: Any) -> None:
+def test_metric_without_stderr_has_no_interval(tmp_path: Path) -> None:
     """ "N/A" is no number."""
-    run = open_run(make_run("a", more={"results": {"quiz": {"f1,none": 0.5, "f1_stderr,none": "N/A"}}}, quiz=[]), "a")
+    run = open_run(
+        write_run(tmp_path / "a", more={"results": {"quiz": {"f1,none": 0.5, "f1_stderr,none": "N/A"}}}, quiz=[]), "a"
+    )
     (score,) = scores([run])
     assert (score.stderr, score.interval) == (None, None)
     assert plotted_intervals([score]) == []
 
 
-def test_group_has_its_tasks(make_run: Any) -> None:
+def test_group_has_its_tasks(tmp_path: Path) -> None:
     """A group is broken down into its tasks, by run; a task that a run lacks is empty."""
     rows = {"all": {"acc,none": 0.6}, "x": {"acc,none": 0.4}, "y": {"acc,none": 0.8}}
-    first = open_run(make_run("a", more={"results": rows, "group_subtasks": {"all": ["x", "y"]}}), "a")
-    second = open_run(make_run("b", more={"results": {"x": {"acc,none": 0.5}}}), "b")
+    first = open_run(write_run(tmp_path / "a", more={"results": rows, "group_subtasks": {"all": ["x", "y"]}}), "a")
+    second = open_run(write_run(tmp_path / "b", more={"results": {"x": {"acc,none": 0.5}}}), "b")
     ((metric, parts),) = groups([first, second])
     assert metric == "acc"
     assert [(part.name, part.is_group, part.values) for part in parts] == [
@@ -55,7 +66,7 @@ def test_label() -> None:
     assert [label("acc,none"), label("em,strict")] == ["acc", "em (strict)"]
 
 
-def test_cost_is_what_the_run_says(make_run: Any) -> None:
+def test_cost_is_what_the_run_says(tmp_path: Path) -> None:
     """Rates are tokens a second of inference; joules are there where the run has them, with what they are from."""
     more = {
         "tokens": {"requested": 300, "unique": 100, "computed": 150},
@@ -64,7 +75,7 @@ def test_cost_is_what_the_run_says(make_run: Any) -> None:
         "joules": 7.5,
         "joules_from": ["RAPL package-0"],
     }
-    path = make_run("a", more=more, quiz=[])
+    path = write_run(tmp_path / "a", more=more, quiz=[])
     found = cost(open_run(path, "a"))
     assert (found.tokens_in, found.overhead, found.in_rate, found.out_rate, found.computed_rate) == (
         240,
@@ -74,17 +85,13 @@ def test_cost_is_what_the_run_says(make_run: Any) -> None:
         15,
     )
     assert (found.joules, found.joules_per_1000) == (7.5, 25)
-    html = render_report([open_run(path, "a")])[0]
-    assert "Joules for 1,000 tokens" in html
-    assert "RAPL package-0" in html
 
 
-def test_cost_that_is_not_known(make_run: Any) -> None:
+def test_cost_that_is_not_known(tmp_path: Path) -> None:
     """A run without counters has no rates and no line of joules."""
-    run = open_run(make_run("a", quiz=[]), "a")
+    run = open_run(write_run(tmp_path / "a", quiz=[]), "a")
     found = cost(run)
     assert {found.overhead, found.in_rate, found.out_rate, found.joules, found.joules_per_1000} == {None}
-    assert "Joules" not in render_report([run])[0]
 
 
 def test_calibration_error() -> None:
@@ -98,13 +105,13 @@ def test_calibration_error() -> None:
     assert good.points == [(0.75, 0.75, 100)]
 
 
-def test_few_choices_make_no_plot(rows: Any) -> None:
+def test_few_choices_make_no_plot() -> None:
     """A plot of a handful of choices would show chance."""
     plots = Plots()
     for number in range(19):
-        plots.add("quiz", 0, rows.choice(number, "q?", 0, 0), "r")
+        plots.add("quiz", 0, choice_row(number, "q?", 0, 0), "r")
     assert not plots.telling_calibrations()
-    plots.add("quiz", 0, rows.choice(19, "q?", 1, 0), "w")
+    plots.add("quiz", 0, choice_row(19, "q?", 1, 0), "w")
     assert [plot.total for plot in plots.telling_calibrations()] == [20]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +16,17 @@ import evalkit
 from evalkit.errors import EvalkitError
 from evalkit.reading import samples
 from evalkit.reading.aligned import aligned
-from evalkit.reading.finished import open_run, open_runs
+from evalkit.reading.finished import Run, open_run, open_runs
 from evalkit.testing.fake import Fake
+from evalkit.testing.finished import choice_row, write_run
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
-    max_leaves=8,
-)
-ROW = st.fixed_dictionaries(
-    {"doc_id": st.just(0), "target": JSON, "filtered_resps": JSON, "metrics": st.just(["acc"]), "acc": JSON},
-    optional={
-        "arguments": st.lists(st.lists(JSON, min_size=1, max_size=2), max_size=4),
-        "resps": st.lists(st.lists(JSON, max_size=2), max_size=4),
-        "error": st.text(),
-    },
-)
+Open = Callable[..., list[Run]]
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Open:
+    """`opened(a=[rows], b=[rows])`: runs of one task."""
+    return lambda **runs: open_runs([write_run(tmp_path / name, quiz=rows) for name, rows in runs.items()])
 
 
 @pytest.mark.parametrize(
@@ -43,15 +39,15 @@ def test_verdict_follows_the_first_metric(value: Any, higher: bool, expected: st
     assert samples.verdict(row, {"m": higher}) == expected
 
 
-def test_failed_sample_is_neither_right_nor_wrong(rows: Any) -> None:
+def test_failed_sample_is_neither_right_nor_wrong() -> None:
     """A request that failed is an error, and an absent sample is absent."""
-    assert samples.verdict(rows.failed(0, "?", "boom"), {}) == samples.ERROR
+    assert samples.verdict(choice_row(0, "?", 0, error="boom"), {}) == samples.ERROR
     assert samples.verdict(None, {}) == samples.MISSING
 
 
-def test_choice_is_shown_as_text(rows: Any) -> None:
+def test_choice_is_shown_as_text() -> None:
     """Answer and target of a multiple-choice sample are choices, not their numbers."""
-    row = rows.choice(3, "Sky?", chosen=1, gold=2)
+    row = choice_row(3, "Sky?", chosen=1, gold=2)
     assert (samples.answer_text(row), samples.target_text(row)) == ("green", "blue")
     shown = samples.describe((row,))
     assert shown["prompt"] == "Sky?\nAnswer:"
@@ -59,18 +55,18 @@ def test_choice_is_shown_as_text(rows: Any) -> None:
     assert sum(answer["share"] for answer in shown["runs"][0]["answers"]) == pytest.approx(1, abs=1e-3)
 
 
-def test_requests_without_context_do_not_hide_the_prompt(rows: Any) -> None:
+def test_requests_without_context_do_not_hide_the_prompt() -> None:
     """The extra requests of acc_mutual_info have no context; the prompt is still the one that all others share."""
-    row = rows.choice(0, "Sky?", 0, 0)
+    row = choice_row(0, "Sky?", 0, 0)
     row["arguments"] += [["", pair[1]] for pair in row["arguments"]]
     row["resps"] *= 2
     assert samples.describe((row,))["prompt"] == "Sky?\nAnswer:"
     assert samples.choice_logprobs(row) == [-1.0, -3.0, -3.0]
 
 
-def test_two_prompts_are_both_shown(rows: Any) -> None:
+def test_two_prompts_are_both_shown() -> None:
     """Where runs asked differently, the second prompt is kept."""
-    first, second = rows.choice(0, "Sky?", 0, 0), rows.choice(0, "Example. Sky?", 0, 0)
+    first, second = choice_row(0, "Sky?", 0, 0), choice_row(0, "Example. Sky?", 0, 0)
     shown = samples.describe((first, second))
     assert shown["runs"][1]["prompt"] == "Example. Sky?\nAnswer:"
     assert "prompt" not in shown["runs"][0]
@@ -84,15 +80,6 @@ def test_probabilities(logprobs: list[float]) -> None:
     assert shares[logprobs.index(max(logprobs))] == max(shares)
 
 
-@given(ROW)
-def test_any_row_can_be_shown(row: dict[str, Any]) -> None:
-    """Whatever values a task puts into its rows, the page gets JSON that browsers read."""
-    from evalkit_report.pack import dump
-
-    text = dump([samples.describe((row, None)), samples.answer_text(row), samples.verdict(row, {})])
-    json.loads(text, parse_constant=pytest.fail)
-
-
 @given(st.text(), st.booleans())
 def test_preview_is_one_short_line(text: str, end: bool) -> None:
     """A preview fits a line of the list."""
@@ -101,55 +88,53 @@ def test_preview_is_one_short_line(text: str, end: bool) -> None:
     assert "\n" not in line
 
 
-def test_runs_are_aligned_by_document(rows: Any, opened: Any) -> None:
+def test_runs_are_aligned_by_document(opened: Open) -> None:
     """Rows of one document stand together; one that only one run has stands alone."""
-    runs = opened(
-        a=[rows.choice(i, f"{i}?", 0, 0) for i in (0, 1, 3)], b=[rows.choice(i, f"{i}?", 1, 0) for i in (1, 2)]
-    )
+    runs = opened(a=[choice_row(i, f"{i}?", 0, 0) for i in (0, 1, 3)], b=[choice_row(i, f"{i}?", 1, 0) for i in (1, 2)])
     found = [tuple(row and row["doc_id"] for row in pair) for pair in aligned(runs, "quiz")]
     assert found == [(0, None), (1, 1), (None, 2), (3, None)]
 
 
-def test_other_documents_are_not_compared(rows: Any, opened: Any) -> None:
+def test_other_documents_are_not_compared(opened: Open) -> None:
     """Two documents of one number but of other content are two lines."""
-    runs = opened(a=[rows.choice(0, "old?", 0, 0)], b=[rows.choice(0, "new?", 0, 0)])
+    runs = opened(a=[choice_row(0, "old?", 0, 0)], b=[choice_row(0, "new?", 0, 0)])
     assert [tuple(row is not None for row in pair) for pair in aligned(runs, "quiz")] == [(True, False), (False, True)]
 
 
-def test_failed_document_stands_beside_every_filter(rows: Any, opened: Any) -> None:
+def test_failed_document_stands_beside_every_filter(opened: Open) -> None:
     """A failed document has one row; it is set beside each filter of the other run."""
-    both = [{**rows.choice(0, "q?", 0, 0), "filter": name} for name in ("strict", "loose")]
-    found = list(aligned(opened(a=both, b=[rows.failed(0, "q?", "boom")]), "quiz"))
+    both = [{**choice_row(0, "q?", 0, 0), "filter": name} for name in ("strict", "loose")]
+    found = list(aligned(opened(a=both, b=[choice_row(0, "q?", 0, error="boom")]), "quiz"))
     assert [(a["filter"], b["error"]) for a, b in found if a and b] == [("strict", "boom"), ("loose", "boom")]
 
 
-def test_damaged_row_is_named(rows: Any, make_run: Any) -> None:
+def test_damaged_row_is_named(tmp_path: Path) -> None:
     """A cut-off line gives the file and the line, in one sentence."""
-    path = make_run("a", quiz=[rows.choice(0, "q?", 0, 0)])
+    path = write_run(tmp_path / "a", quiz=[choice_row(0, "q?", 0, 0)])
     with (path / "samples_quiz.jsonl").open("a") as file:
         file.write('{"doc_id": 1, "do')
     with pytest.raises(EvalkitError, match=r"samples_quiz.jsonl, line 2 is damaged"):
         list(aligned([open_run(path, "a")], "quiz"))
 
 
-def test_unfinished_run_is_refused(make_run: Any) -> None:
+def test_unfinished_run_is_refused(tmp_path: Path) -> None:
     """A run without results says how to complete it."""
-    path = make_run("a", quiz=[])
+    path = write_run(tmp_path / "a", quiz=[])
     (path / "results.json").unlink()
     with pytest.raises(EvalkitError, match=r"not finished\. Complete it with: evalkit resume"):
         open_run(path, "a")
 
 
-def test_results_without_scores_are_refused(make_run: Any) -> None:
+def test_results_without_scores_are_refused(tmp_path: Path) -> None:
     """A results.json of another shape is one line, not a traceback."""
-    path = make_run("a", more={"results": None})
+    path = write_run(tmp_path / "a", more={"results": None})
     with pytest.raises(EvalkitError, match="it holds no scores"):
         open_run(path, "a")
 
 
-def test_run_named_twice_is_refused(make_run: Any) -> None:
+def test_run_named_twice_is_refused(tmp_path: Path) -> None:
     """A run beside itself says nothing."""
-    path = make_run("a", quiz=[])
+    path = write_run(tmp_path / "a", quiz=[])
     with pytest.raises(EvalkitError, match="named twice"):
         open_runs([path, path])
 
