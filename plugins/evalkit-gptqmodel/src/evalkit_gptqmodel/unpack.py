@@ -94,7 +94,9 @@ def _weight(layer: Any) -> Tensor:
 def _fits(model: Any) -> bool:
     layers = [getattr(parent, name) for parent, name in _places(model)]
     room = available_memory()
-    return room is None or sum(one.in_features * one.out_features for one in layers) * model.dtype.itemsize < SHARE * room
+    return (
+        room is None or sum(one.in_features * one.out_features for one in layers) * model.dtype.itemsize < SHARE * room
+    )
 
 
 def _places(model: Any) -> Iterator[tuple[nn.Module, str]]:
