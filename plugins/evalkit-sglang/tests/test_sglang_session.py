@@ -50,9 +50,8 @@ def test_choices_of_one_token_are_one_request(session: SGLangSession) -> None:
 
 
 def test_contexts_are_read_once(session: SGLangSession) -> None:
-    """What prompts share comes from the cache, since scores begin behind it."""
+    """What prompts share comes from the cache, though all are asked at once: they wait for what is being read."""
     questions = [f"{CONTEXT} {number}. And then" for number in range(4)]
-    session.queued = session.rows = 1
     session.loglikelihood(
         [LoglikelihoodRequest(q, f" {c} of them") for q in questions for c in ("one", "two", "three")]
     )

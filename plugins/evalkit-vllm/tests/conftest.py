@@ -10,18 +10,14 @@ import pytest
 
 pytest.importorskip("vllm", reason="needs vLLM: evalkit env create vllm")
 
-from evalkit.errors import ModelNotFoundError
-from evalkit.model import Model
-from evalkit.testing.tiny import tiny_llama
 from evalkit_vllm.engine import VLLM
 from evalkit_vllm.session import VLLMSession
 
-OPTIONS: dict[str, Any] = {
-    "dtype": "float32",
-    "enforce_eager": True,
-    "kv_cache_memory_bytes": 2**28,
-    "max_num_seqs": 32,
-}
+from evalkit.errors import ModelNotFoundError
+from evalkit.model import Model
+from evalkit.testing.tiny import tiny_llama
+
+OPTIONS: dict[str, Any] = {"dtype": "float32", "enforce_eager": True, "kv_cache_memory_bytes": 2**28, "max_num_seqs": 32}
 
 
 @pytest.fixture(scope="session")
