@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 
 from evalkit.scoring.shared import common_length
 
@@ -17,12 +17,12 @@ class Waves:
     """Which prompts may begin. A prompt waits for one that runs if it would find more of itself in the cache then."""
 
     def __init__(self) -> None:
-        self._running: dict[Hashable, tuple[int, ...]] = {}
-        self._held: dict[Hashable, tuple[tuple[int, ...], Hashable]] = {}
+        self._running: dict[int, tuple[int, ...]] = {}
+        self._held: dict[int, tuple[tuple[int, ...], int]] = {}
         """Prompts that wait, each with the key of the one that it waits for."""
         self._read: deque[tuple[int, ...]] = deque(maxlen=REMEMBERED)
 
-    def begin(self, key: Hashable, ids: tuple[int, ...]) -> bool:
+    def begin(self, key: int, ids: tuple[int, ...]) -> bool:
         """Whether a prompt may begin; else it is held until `ended` gives its key."""
         known = max((common_length(ids, other) for other in self._read), default=0)
         blocker, most = None, known + LEAST_SHARED - 1
@@ -35,7 +35,7 @@ class Waves:
             self._held[key] = (ids, blocker)
         return blocker is None
 
-    def ended(self, key: Hashable, *, read: bool = True) -> Iterator[Hashable]:
+    def ended(self, key: int, *, read: bool = True) -> Iterator[int]:
         """Note that a prompt is done, and was `read`, or is not wanted any more; keys of those that may begin now."""
         self._held.pop(key, None)
         ids = self._running.pop(key, None)
