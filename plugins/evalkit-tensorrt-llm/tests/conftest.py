@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from evalkit_tensorrt_llm.engine import TensorRTLLM
 from evalkit_tensorrt_llm.session import TensorRTLLMSession
 
 DOUBLE = Path(__file__).parent / "double"
-TESTS = Path(__file__).parent
+OpenSession = Callable[..., TensorRTLLMSession]
 
 
 @pytest.fixture(scope="session")
@@ -51,14 +51,19 @@ def _double() -> Iterator[None]:
 
 
 @pytest.fixture
-def session(double: None, model_path: Path) -> Iterator[TensorRTLLMSession]:
+def open_session(double: None, model_path: Path) -> OpenSession:
+    """Opens sessions on the stand-in, with options of the engine and the model."""
+
+    def opened(model: dict[str, Any] | None = None, **options: Any) -> TensorRTLLMSession:
+        session = TensorRTLLM(**options).build(Model(str(model_path), **(model or {})))
+        assert isinstance(session, TensorRTLLMSession)
+        return session
+
+    return opened
+
+
+@pytest.fixture
+def session(open_session: OpenSession) -> Iterator[TensorRTLLMSession]:
     """A session with TensorRT LLM's defaults."""
-    with open_session(model_path) as found:
+    with open_session() as found:
         yield found
-
-
-def open_session(path: Path, model: dict[str, Any] | None = None, **options: Any) -> TensorRTLLMSession:
-    """A session on the stand-in."""
-    found = TensorRTLLM(**options).build(Model(str(path), **(model or {})))
-    assert isinstance(found, TensorRTLLMSession)
-    return found

@@ -11,10 +11,10 @@ from types import SimpleNamespace
 from typing import Any, Self
 
 import numpy as np
-from tensorrt_llm.params import SamplingParams
 
 from evalkit.scoring.logits import log_softmax
 from evalkit.testing.fake import next_scores
+from tensorrt_llm.params import SamplingParams
 
 RECORD = json.loads(Path(__file__).parents[2].joinpath("tensorrt_llm_api.json").read_text(encoding="utf-8"))
 ARGUMENTS = {
