@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -32,6 +33,11 @@ SENTENCES = (
 )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """GPTQModel's settings hold a temporary folder that nothing closes."""
+    config.addinivalue_line("filterwarnings", "ignore:Implicitly cleaning up:ResourceWarning")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> Iterator[None]:
     """Tiny models on a machine that does other work: waiting for a second thread takes ten times as long."""
@@ -46,7 +52,8 @@ def quantize() -> Callable[[Path, Path], Path]:
     """Quantizes a checkpoint with GPTQModel into a new folder."""
 
     def make(source: Path, target: Path) -> Path:
-        with quiet(verbose=False):
+        # It writes its log to a folder `logs` where it runs.
+        with quiet(verbose=False), contextlib.chdir(source.parent):
             import gptqmodel
 
             settings = gptqmodel.QuantizeConfig(bits=4, group_size=32, offload_to_disk=False)

@@ -21,8 +21,8 @@ class GPTQModel(BaseEngine):
     """Evaluates quantized checkpoints with GPTQModel.
 
     `backend` is the kernel by GPTQModel's name for it, "auto" the best that fits checkpoint and device. `device` and
-    `dtype` "auto" are GPTQModel's choice: CUDA where there is one, else the CPU, and bfloat16 there. `adapter` is a folder
-    or hub id of a LoRA or EoRA adapter in PEFT's layout.
+    `dtype` "auto" are GPTQModel's choice: CUDA where there is one, else the CPU, and bfloat16 there. `adapter` is a
+    folder or hub id of a LoRA or EoRA adapter in PEFT's layout.
     `dequantize` unpacks the weights once, at load: the same weights for quicker kernels, with as much memory as without
     quantization. By default that is done on a CPU, where memory allows and no `backend` is given.
     `attn_implementation` names an attention of Transformers; each text is then computed on its own.

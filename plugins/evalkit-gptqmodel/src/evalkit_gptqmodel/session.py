@@ -174,9 +174,7 @@ class GPTQModelSession(CellSession):
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "quantization": describe_quantization(self.wrapper.quantize_config),
             "kernels": self.kernels,
-            "weights": f"{self.unpacked} of {self.quantized} layers unpacked"
-            if self.unpacked
-            else "as they are stored",
+            "weights": f"{self.unpacked} of {self.quantized} layers unpacked" if self.unpacked else "as stored",
             "max_length": self.max_length,
             "batch_tokens": self.batch_tokens,
             "logits": "scored positions",
