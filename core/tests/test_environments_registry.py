@@ -188,6 +188,15 @@ def test_the_machine_chooses_the_variant(
         BOTH.choose("rocm")
 
 
+def test_builds_for_gpus_alone_are_not_installed_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gigabytes that could not run are refused, unless they are asked for by name."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    only = Recipe(variants={"cuda": Variant()}, library="sglang")
+    with pytest.raises(ConfigError, match=r"sglang has builds for GPUs only.*--variant cuda"):
+        only.choose(None)
+    assert only.choose("cuda")[0] == "cuda"
+
+
 @given(
     st.from_regex(r"[a-z]([a-z0-9._-]{0,8}[a-z0-9])?", fullmatch=True),
     st.sampled_from(["", ">=1", "==2", " @ x", "[a]"]),

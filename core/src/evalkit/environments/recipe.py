@@ -69,6 +69,11 @@ class Recipe(BaseModel):
             raise ConfigError(f"there is no variant {wanted!r}. Give --variant one of: {known}")
         if not self.variants:
             return None, Variant()
+        if wanted is None and list(self.variants) == [CUDA] and not has_gpu():
+            raise ConfigError(
+                f"{self.library or 'this engine'} has builds for GPUs only, and nvidia-smi lists none here. "
+                f"Make the environment where there is one, or all the same with --variant {CUDA}"
+            )
         name = wanted or (CUDA if CUDA in self.variants and has_gpu() else CPU)
         name = name if name in self.variants else next(iter(self.variants))
         return name, self.variants[name]
