@@ -7,6 +7,7 @@ engines     each engine in an environment of its own
 suites      tasks beside lm-evaluation-harness, without a model: its prompts, its metrics, its tasks by name
 trackers    runs sent to MLflow, Weights & Biases and Trackio, offline; exports read by Inspect and by the hub's library
 servers     evalkit's servers by real clients, and the engine `openai` against them, llama-cpp-python's and vLLM's
+signatures  what the engines for GPUs use of their libraries, against the libraries' own source
 parity      scores against lm-evaluation-harness, each in its own environment
 parity_table  every task that the mirror has data for, evaluated by both; writes docs/parity.md
 bench       speed; nothing here can fail a test
@@ -20,6 +21,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -149,6 +151,25 @@ def engines(session: nox.Session, engine: str) -> None:
 
 
 @nox.session
+def signatures(session: nox.Session) -> None:
+    """Compare recorded signatures with the libraries' wheels, of which only the source is unpacked."""
+    install(session)
+    for name, requirement in {"sglang": "sglang==0.5.23", "tensorrt_llm": "tensorrt-llm==1.2.1"}.items():
+        record = ROOT / "plugins" / f"evalkit-{name.replace('_', '-')}" / "tests" / f"{name}_api.json"
+        folder = Path(session.create_tmp()) / name
+        try:
+            words = ("--no-deps", "--dest", str(folder), "--extra-index-url", "https://pypi.nvidia.com", requirement)
+            session.run("python", "-m", "pip", "download", *PIP, *words)
+        except nox.command.CommandFailed:
+            session.warn(f"{requirement} cannot be downloaded here: its record is not checked")
+            continue
+        (wheel,) = folder.glob("*.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(folder, [file for file in archive.namelist() if file.endswith(".py")])
+        session.run("python", "-m", "evalkit.testing.signatures", str(record), str(folder))
+
+
+@nox.session
 def suites(session: nox.Session) -> None:
     """Compare tasks with those of lm-evaluation-harness, and run its own tasks; no model, no torch."""
     install(session, "evalkit-lm-eval", *LIGHT_PLUGINS, extras="testing,parquet", needs=(LM_EVAL_TASKS,))
@@ -273,7 +294,9 @@ def dev(session: nox.Session) -> None:
     python = ROOT / ".venv" / "bin" / "python"
     session.run(sys.executable, "-m", "venv", ".venv", external=True)
     groups = nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "lint", "test", "docs")
-    editable = [word for path in sorted(ROOT.glob("plugins/*")) for word in ("-e", str(path))]
+    # It needs a later Transformers than OpenVINO works with.
+    paths = sorted(set(ROOT.glob("plugins/*")) - {ROOT / "plugins" / "evalkit-gptqmodel"})
+    editable = [word for path in paths for word in ("-e", str(path))]
     for packages in ((TORCH,), groups, ("-e", f"{ROOT / 'core'}[testing]", *editable)):
         session.run(str(python), "-m", "pip", "install", *PIP, *packages, external=True)
     session.log("activate it with: source .venv/bin/activate")

@@ -22,7 +22,7 @@ from evalkit.plugins import get_plugins
 from evalkit.requests import GenerationRequest, LoglikelihoodRequest, RollingLoglikelihoodRequest
 from evalkit.runs.resolve import choose_engine
 from evalkit.runs.spec import make_spec
-from evalkit.servers import ServedSession, guard
+from evalkit.servers import ServedSession, ServerProcess, guard
 from evalkit.testing.conformance import SessionConformance, check_close_is_idempotent
 from evalkit.testing.fake import Fake
 from evalkit.testing.served import ServedFake
@@ -184,6 +184,19 @@ def test_a_running_server_is_asked_and_left_alone() -> None:
             engine.build(Model("other"))
 
 
+def test_a_server_that_hangs_is_replaced(monkeypatch: pytest.MonkeyPatch, direct: dict[str, list[Any]]) -> None:
+    """A request that gets no answer in its time shows it; the next server answers."""
+    for name, seconds in (("process.PROBE_SECONDS", 0.5), ("process.PATIENCE", 1.0)):
+        monkeypatch.setattr(f"evalkit.servers.{name}", seconds)
+    monkeypatch.setattr(ServerProcess, "dying_seconds", 0.5)
+    engine = ServedFake(start_server=True, restarts=1, client_args={"timeout": 5, "retries": 0})
+    with engine.build(Model("any")) as session:
+        assert isinstance(session, ServedSession)
+        os.kill(server_of(session), signal.SIGSTOP)
+        assert [output.token_ids for output in session.generate(WRITTEN)] == direct["written"]
+        assert session.restarts == 0
+
+
 # ── options ─────────────────────────────────────────────────────────────────────────────────────────────────
 @pytest.mark.parametrize(
     ("options", "message"),
@@ -249,7 +262,6 @@ def test_a_run_equals_one_without_a_server(evalkit: Evalkit, tmp_path: Path) -> 
         (("--engine-arg", "server_args={trouble: dies}"), "ended before it was ready"),
         (("--engine-arg", "python=/no/such/python"), "which is not there"),
         (("--env", "nosuch"), "no environment 'nosuch'"),
-        (("--cache", "--engine-arg", "start_server=false", "--engine-arg", "base_url=http://127.0.0.1:9/v1"), "127.0"),
     ],
 )
 def test_a_start_that_fails_leaves_no_run(
@@ -262,3 +274,28 @@ def test_a_start_that_fails_leaves_no_run(
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_answers_of_a_started_server_are_cached_and_those_of_a_strangers_never(
+    evalkit: Evalkit, tmp_path: Path
+) -> None:
+    """The name and the port of a server are no part of what an answer depends on; whose server it is, is."""
+    words = ("run", "starter_arithmetic", "--engine", SERVED, "--limit", "3", "--cache", "--json")
+    weights = tmp_path / "weights.txt"
+    weights.write_text("none", encoding="utf-8")
+    started = ("--engine-arg", "start_server=true", "--model", weights)
+    first, second = (json.loads(evalkit(*words, *started).stdout) for _ in range(2))
+    assert (first["from_cache"], second["from_cache"]) == (0, 3)
+    with served() as session:
+        assert session._server is not None
+        attached = ("--engine-arg", f"base_url={session._server.base_url}", "--model", session._server.served_name)
+        done = evalkit(*words, *attached)
+    assert (done.returncode, "the answer cache cannot tell" in done.stderr) == (2, True)
+
+
+def test_an_engine_that_is_not_here_cannot_start_its_server() -> None:
+    """The error says which package is needed here."""
+    with pytest.raises(ConfigError, match="pip install evalkit-nosuch"):
+        choose_engine(
+            make_spec({"tasks": ["t"], "engine": "nosuch", "model": "m", "engine_args": {"start_server": True}})
+        )

@@ -8,11 +8,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from evalkit.errors import ConfigError, EngineDiedError, PluginError, ServerStartError
-from evalkit.servers import guard, ports, wire
+from evalkit.servers import flags, guard, ports, wire
 from evalkit.servers.interpreter import Interpreter, find_interpreter
 from evalkit.servers.process import ServerCommand, ServerProcess
 from evalkit.testing.waiting import eventually
@@ -106,6 +107,15 @@ def test_killing_leaves_no_worker() -> None:
     wait_until_gone(started)
 
 
+def test_a_guard_that_is_killed_takes_its_server_along() -> None:
+    """The server does not outlive the process that watches it."""
+    server = ready()
+    started = guard.descendants(server.pid)
+    os.kill(server.pid, signal.SIGKILL)
+    wait_until_gone(started)
+    server.stop()
+
+
 def test_a_parent_that_dies_takes_its_server_along(tmp_path: Path) -> None:
     """No server is left when the process of the run is killed, nor a worker of it."""
     script = (
@@ -170,6 +180,33 @@ def test_a_program_that_is_not_there_is_named() -> None:
     """The log says what could not be started."""
     with pytest.raises(EngineDiedError, match=r"status 127.*/no/such/python cannot be started"):
         start(python="/no/such/python").wait_ready(PATIENCE)
+
+
+def test_a_server_that_hangs_is_found_out_and_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is alive and does not answer counts as dead, and is ended by force."""
+    monkeypatch.setattr("evalkit.servers.process.PROBE_SECONDS", 0.5)
+    monkeypatch.setattr(ServerProcess, "dying_seconds", 0.5)
+    monkeypatch.setattr("evalkit.servers.process.PATIENCE", 1.0)
+    server = ready()
+    os.kill(_server_itself(server), signal.SIGSTOP)
+    assert not server.answers()
+    assert server.epitaph().startswith("it does not answer")
+    started = guard.descendants(server.pid)
+    server.stop()
+    wait_until_gone(started)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"max_length": 8, "--dtype": "auto"}, ["--max-length", "8", "--dtype", "auto"]),
+        ({"eager": True, "prefix_caching": False, "quantization": None}, ["--eager", "--no-prefix-caching"]),
+        ({"rope": {"factor": 2}, "modules": ["a", "b"]}, ["--rope", '{"factor": 2}', "--modules", "a", "b"]),
+    ],
+)
+def test_options_become_words(values: dict[str, Any], words: list[str]) -> None:
+    """As the command lines of such servers want them."""
+    assert flags(values) == words
 
 
 # ── the Python of a server ──────────────────────────────────────────────────────────────────────────────────

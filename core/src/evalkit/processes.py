@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import ClassVar
 
 from evalkit.cache import cache_dir
 from evalkit.errors import PluginError
@@ -35,6 +36,9 @@ class LoggedProcess:
 
     Raises PluginError where it cannot be started.
     """
+
+    dying_seconds: ClassVar[float] = PATIENCE
+    """How long one that fails is given to end, so that its end can be told."""
 
     def __init__(
         self, words: Sequence[str], name: str, environment: Mapping[str, str], pass_fds: Sequence[int] = ()
@@ -83,7 +87,7 @@ class LoggedProcess:
 
     def epitaph(self) -> str:
         """How it ended, the likely cause, and its last lines."""
-        self.wait(PATIENCE)
+        self.wait(self.dying_seconds)
         return f"{self._ending()}{self.last_words()}"
 
     def last_words(self) -> str:

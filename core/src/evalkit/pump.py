@@ -94,11 +94,13 @@ class Pump(Generic[T]):
         self._bell.set()
 
     async def _rung(self, wait: float | None) -> None:
-        self._bell.clear()
-        try:
-            await asyncio.wait_for(self._bell.wait(), wait)
-        except TimeoutError:
-            return
+        # Streams that were just begun may have ended before this runs.
+        if not self._arrived:
+            self._bell.clear()
+            try:
+                await asyncio.wait_for(self._bell.wait(), wait)
+            except TimeoutError:
+                return
         # What is ready at the same time is given together.
         await asyncio.sleep(0)
 

@@ -14,6 +14,7 @@ from evalkit.pump import Arrival, Pump
 from evalkit.requests import GenerationOutput, GenerationPart
 from evalkit.scoring import Tokenizer
 from evalkit.scoring.prompts import Prompt, PromptScores
+from evalkit.scoring.waves import Waves
 from evalkit.sessions import DecodeRequest
 
 SEED_STEP = 1_000_003
@@ -35,12 +36,15 @@ class PumpedSession(PromptSession):
 
     seed_note: str | None = None
     """What an output says whose request had a seed that did not count; None where seeds count."""
+    waves: Waves | None = None
+    """Holds prompts back, for a library whose cache has of a prompt only what was read before it began."""
 
     def __init__(self, tokenizer: Tokenizer, *, pump: Pump[Any], max_length: int, batch_tokens: int) -> None:
         super().__init__(tokenizer, max_length=max_length, batch_tokens=batch_tokens)
         self.pump = pump
         # By the number of the work, and of its sample.
         self._work: dict[tuple[int, int], Prompt | Writing] = {}
+        self._held: dict[int, Prompt] = {}
 
     # ── primitives ──────────────────────────────────────────────────────────────────────────────────────
     @abstractmethod
@@ -62,11 +66,18 @@ class PumpedSession(PromptSession):
     # ── work ────────────────────────────────────────────────────────────────────────────────────────────
     def send(self, number: int, work: Work) -> None:
         """Begin to read the replies."""
-        begun: list[tuple[Prompt | Writing, AsyncIterator[Any]]]
-        begun = [(work, self.ask_prompt(work))] if isinstance(work, Prompt) else [*self.ask_texts(work)]
-        for sample, (item, stream) in enumerate(begun):
-            self._work[number, sample] = item
-            self.pump.start((number, sample), stream)
+        if isinstance(work, Prompt):
+            if self.waves is None or self.waves.begin(number, work.ids):
+                self._read((number, 0), work, self.ask_prompt(work))
+            else:
+                self._held[number] = work
+            return
+        for sample, (text, stream) in enumerate(self.ask_texts(work)):
+            self._read((number, sample), text, stream)
+
+    def _read(self, key: tuple[int, int], item: Prompt | Writing, stream: AsyncIterator[Any]) -> None:
+        self._work[key] = item
+        self.pump.start(key, stream)
 
     def receive(self) -> Iterable[tuple[int, Answer]]:
         """What the library has answered; waits until there is something."""
@@ -76,8 +87,8 @@ class PumpedSession(PromptSession):
                 continue
             for answer in self._answers(item, arrival):
                 yield arrival.key[0], answer
-            if arrival.is_last or (not isinstance(item, Prompt) and item.is_finished):
-                self._forget(arrival.key)
+            if arrival.is_last or isinstance(item, Prompt) or item.is_finished:
+                self._forget(arrival.key, read=arrival.error is None)
 
     def _answers(self, item: Prompt | Writing, arrival: Arrival[Any]) -> Iterator[Answer]:
         if arrival.error is not None:
@@ -94,12 +105,16 @@ class PumpedSession(PromptSession):
 
     def withdraw(self, number: int) -> None:
         """Stop reading; the streams see to it that the library stops, too."""
-        for key in [key for key in self._work if key[0] == number]:
-            self._forget(key)
+        self._held.pop(number, None)
+        for key in [key for key in self._work if key[0] == number] or [(number, 0)]:
+            self._forget(key, read=False)
 
-    def _forget(self, key: tuple[int, int]) -> None:
+    def _forget(self, key: tuple[int, int], *, read: bool) -> None:
         self._work.pop(key, None)
         self.pump.stop(key)
+        for number in self.waves.ended(key[0], read=read) if self.waves else ():
+            prompt = self._held.pop(number)
+            self._read((number, 0), prompt, self.ask_prompt(prompt))
 
     # ── seeds ───────────────────────────────────────────────────────────────────────────────────────────
     def decode_stream(

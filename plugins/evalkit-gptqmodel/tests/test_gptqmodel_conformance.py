@@ -57,6 +57,19 @@ class TestSmallPasses(SessionConformance):
             yield session
 
 
+class TestOwnAttention(SessionConformance):
+    """An attention of Transformers: each text on its own."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def session(cls, llama_path: Path) -> Iterator[BaseInferenceSession]:
+        """The session under test."""
+        engine = GPTQModel(dtype="float32", device="cpu", attn_implementation="eager")
+        with engine.build(Model(str(llama_path))) as session:
+            assert (session.describe_execution() or {})["attn_implementation"] == "eager"
+            yield session
+
+
 class TestIsolated(SessionConformance):
     """The same in a process of its own."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from evalkit_sglang.engine import SGLang
 from evalkit_sglang.session import SGLangSession
 
 DOUBLE = Path(__file__).parent / "double"
-TESTS = Path(__file__).parent
+OpenSession = Callable[..., SGLangSession]
 
 
 @pytest.fixture(scope="session")
@@ -48,14 +48,19 @@ def _double() -> Iterator[None]:
 
 
 @pytest.fixture
-def session(double: None, model_path: Path) -> Iterator[SGLangSession]:
+def open_session(double: None, model_path: Path) -> OpenSession:
+    """Opens sessions on the stand-in, with options of the engine and the model."""
+
+    def opened(model: dict[str, Any] | None = None, **options: Any) -> SGLangSession:
+        session = SGLang(**{"device": "cpu", **options}).build(Model(str(model_path), **(model or {})))
+        assert isinstance(session, SGLangSession)
+        return session
+
+    return opened
+
+
+@pytest.fixture
+def session(open_session: OpenSession) -> Iterator[SGLangSession]:
     """A session with SGLang's defaults."""
-    with open_session(model_path) as found:
+    with open_session() as found:
         yield found
-
-
-def open_session(path: Path, model: dict[str, Any] | None = None, **options: Any) -> SGLangSession:
-    """A session on the stand-in, which is found on no GPU."""
-    found = SGLang(device="cpu", **options).build(Model(str(path), **(model or {})))
-    assert isinstance(found, SGLangSession)
-    return found

@@ -90,7 +90,8 @@ def run(
         ),
     ] = None,
     restarts: Annotated[
-        int | None, typer.Option(metavar="N", help="Start an isolated engine that died again, so often [default: 0]")
+        int | None,
+        typer.Option(metavar="N", help="Start an isolated engine, or a server, that died again, so often [default: 0]"),
     ] = None,
     seed: Annotated[
         int | None, typer.Option(metavar="N", help="Seed of few-shot draws and sampling [default: 1234]")

@@ -13,7 +13,7 @@ from evalkit.decoding.rows import MakeGenerator, Row, make_rows
 from evalkit.errors import OutOfMemoryError, one_line
 from evalkit.requests import GenerationOutput, GenerationPart
 from evalkit.scoring import Tokenizer, cut_at_stops
-from evalkit.scoring.shared import LEAST_SHARED, prefix_groups
+from evalkit.scoring.shared import LEAST_SHARED, common_length, prefix_groups
 from evalkit.sessions import DecodeRequest
 
 Feed = Iterator[DecodeRequest | int | None]
@@ -219,19 +219,6 @@ def settled_text(tokenizer: Tokenizer, row: Row) -> str:
 def _begun(text: str, stop: str) -> int:
     """Characters at the end of `text` with which `stop` may begin."""
     return next((size for size in range(min(len(stop), len(text)), 0, -1) if text.endswith(stop[:size])), 0)
-
-
-def common_length(one: tuple[int, ...], other: tuple[int, ...]) -> int:
-    """Tokens with which both begin."""
-    low, high = 0, min(len(one), len(other))
-    # By halves, because comparing slices is much quicker than comparing tokens one by one.
-    while low < high:
-        middle = (low + high + 1) // 2
-        if one[low:middle] == other[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
 
 
 def _withdrawn(number: int) -> tuple[int, GenerationOutput]:

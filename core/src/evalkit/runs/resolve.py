@@ -55,7 +55,12 @@ def _served_engine(spec: RunSpec) -> tuple[BaseEngine, EngineSpec] | None:
         return None
     try:
         engine, known = build_engine(spec.engine, spec.engine_args)
-    except UnknownNameError:
+    except UnknownNameError as error:
+        if spec.engine_args.get("start_server"):
+            raise ConfigError(
+                f"{error} To start its server its package must be installed here, its library need not be: "
+                f"pip install evalkit-{spec.engine}"
+            ) from error
         return None
     if not isinstance(engine, ServableEngine) or not engine.is_served:
         return None

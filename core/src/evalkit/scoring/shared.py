@@ -54,3 +54,16 @@ def _members(forest: Forest, top: int, ending: dict[int, list[int]]) -> tuple[li
         first, last = forest.child_offsets[node], forest.child_offsets[node + 1]
         stack.extend(forest.children[first:last][::-1].tolist())
     return members, further
+
+
+def common_length(one: tuple[int, ...], other: tuple[int, ...]) -> int:
+    """Tokens with which both begin."""
+    low, high = 0, min(len(one), len(other))
+    # By halves, because comparing slices is much quicker than comparing tokens one by one.
+    while low < high:
+        middle = (low + high + 1) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low

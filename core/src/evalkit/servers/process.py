@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from evalkit.errors import ConfigError, EngineDiedError, ServerStartError
 from evalkit.processes import PATIENCE, LoggedProcess, inherited
@@ -45,6 +46,9 @@ class ServerProcess(LoggedProcess):
     chooses one, unless it is not one that can (`chooses_port`). Raises PluginError where it cannot be started, and
     ConfigError where the port is taken.
     """
+
+    # The guard first ends what the server started.
+    dying_seconds: ClassVar[float] = PATIENCE + MARGIN
 
     def __init__(
         self, engine: str, interpreter: Interpreter, build: Builder, *, port: int = 0, chooses_port: bool = True
@@ -141,15 +145,11 @@ class ServerProcess(LoggedProcess):
         return self.is_alive() and wire.complete(self.port, self.served_name, PROBE_SECONDS)[0] == 200
 
     # ── the end ─────────────────────────────────────────────────────────────────────────────────────────
-    def epitaph(self) -> str:
-        """How it ended, the likely cause, and its last lines."""
-        self.wait(PATIENCE + MARGIN)
-        return super().epitaph()
-
     def stop(self) -> None:
         """End it, by force after ten seconds, and wait until accelerators have its memory back. May be repeated."""
         self._let_go()
-        if not self.wait(PATIENCE + MARGIN):
+        # Where the guard itself was ended by force, its group is left.
+        if not self.wait(PATIENCE + MARGIN) or self._process.returncode < 0:
             self.kill()
         memory.wait_until_back(self._memory)
 

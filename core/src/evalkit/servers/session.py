@@ -44,7 +44,7 @@ class ServedSession(RestartingSession):
     def _begin(self) -> None:
         self._server = self._start()
         try:
-            self._session = self._connect(self._server)
+            self._session = self._guarded(partial(self._connect, self._server))
         except BaseException:
             self._end()
             raise
@@ -82,9 +82,12 @@ class ServedSession(RestartingSession):
         return self._asked(partial(self._answered, ask))
 
     def _answered(self, ask: Callable[[BaseInferenceSession], T]) -> T:
-        inner = self._inner()
+        return self._guarded(partial(ask, self._inner()))
+
+    def _guarded(self, run: Callable[[], T]) -> T:
+        """What `run` finds. Raises EngineDiedError for whatever goes wrong because the server is gone."""
         try:
-            return ask(inner)
+            return run()
         except EvalkitError as error:
             self._verify()
             # Those of the engine may want more than a message.
@@ -156,16 +159,14 @@ def _exact(inner: BaseInferenceSession, requests: Sequence[Any]) -> list[Any]:
     A prompt that has to be cut, or that no tokenizer here can encode, stays as it is.
     """
     tokenizer, limit = getattr(inner, "tokenizer", None), getattr(inner, "max_length", None)
-    texts = {i: text for i, request in enumerate(requests) if (text := _text(inner, request)) is not None}
     exact = list(requests)
+    texts = {i: text for i, request in enumerate(requests) if (text := _text(inner, request)) is not None}
     if tokenizer is None or limit is None or not texts:
         return exact
-    for (index, request), ids in zip(
-        ((i, requests[i]) for i in texts), tokenizer.encode_batch(list(texts.values())), strict=True
-    ):
-        if len(ids) + request.max_new_tokens <= limit:
+    for index, ids in zip(texts, tokenizer.encode_batch(list(texts.values())), strict=True):
+        if len(ids) + exact[index].max_new_tokens <= limit:
             given = tuple(ids) or (tokenizer.prefix_token_id,)
-            exact[index] = replace(request, prompt=None, messages=None, tools=None, input_ids=given)
+            exact[index] = replace(exact[index], prompt=None, messages=None, tools=None, input_ids=given)
     return exact
 
 
@@ -174,6 +175,7 @@ def _text(inner: BaseInferenceSession, request: Request) -> str | None:
     if not isinstance(request, GenerationRequest) or request.input_ids is not None:
         return None
     if request.messages is None or request.prompt is not None:
+        # With both it is no request; the session says so.
         return request.prompt if request.messages is None else None
     try:
         if inner.takes_messages:

@@ -112,6 +112,14 @@ def additive(allowed: Tensor, like: Tensor) -> Tensor:
     return mask.masked_fill_(~allowed, -torch.inf).to(like.device)
 
 
+def attention_is_usual(config: Any) -> bool:
+    """Whether all layers attend fully or in a sliding window, with rotary angles that no text's length changes."""
+    text = config.get_text_config()
+    kinds = set(getattr(text, "layer_types", None) or ())
+    rope = getattr(text, "rope_parameters", None) or {}
+    return kinds <= {"full_attention", "sliding_attention"} and rope.get("rope_type") not in ("longrope", "dynamic")
+
+
 _running: list[Attention] = []
 """The pass at work. Models offer no other way to hand something to their attention function."""
 

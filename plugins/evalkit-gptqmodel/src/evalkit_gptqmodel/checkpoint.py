@@ -78,7 +78,9 @@ def _from_hub(path: str, revision: str | None) -> Path:
         hub_is_reachable()
         return Path(hf_hub_download(path, "adapter_config.json", revision=revision))
     except (OSError, ValueError) as error:
-        raise ModelNotFoundError(f"adapter {path!r} cannot be loaded: {one_line(error, 160)}. Check adapter=") from error
+        raise ModelNotFoundError(
+            f"adapter {path!r} cannot be loaded: {one_line(error, 160)}. Check adapter="
+        ) from error
 
 
 def _read(file: Path) -> dict[str, Any] | None:

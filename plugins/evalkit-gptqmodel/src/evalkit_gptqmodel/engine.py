@@ -20,15 +20,15 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 class GPTQModel(BaseEngine):
     """Evaluates quantized checkpoints with GPTQModel.
 
-    `backend` is the kernel by GPTQModel's name for it, "auto" the best that fits checkpoint and device. `device` "auto"
-    is GPTQModel's choice: CUDA where there is one, else the CPU. `dtype` is what is computed in, "auto" GPTQModel's choice:
-    bfloat16 on a CPU. `adapter` is a folder or hub id of a LoRA or EoRA adapter in PEFT's layout.
+    `backend` is the kernel by GPTQModel's name for it, "auto" the best that fits checkpoint and device. `device` and
+    `dtype` "auto" are GPTQModel's choice: CUDA where there is one, else the CPU, and bfloat16 there. `adapter` is a
+    folder or hub id of a LoRA or EoRA adapter in PEFT's layout.
     `dequantize` unpacks the weights once, at load: the same weights for quicker kernels, with as much memory as without
     quantization. By default that is done on a CPU, where memory allows and no `backend` is given.
     `attn_implementation` names an attention of Transformers; each text is then computed on its own.
     `batch_tokens` is the budget of tokens in a pass, `rows` how many texts are generated at a time; neither changes a
-    score. `draft_tokens` is how many tokens generation may guess ahead from repetitions in a text; the model checks each.
-    `load_kwargs` go to `GPTQModel.load` unchanged. `verbose` shows GPTQModel's own log.
+    score. `draft_tokens` is how many tokens generation may guess ahead from repetitions in a text; the model checks
+    each. `load_kwargs` go to `GPTQModel.load` unchanged. `verbose` shows GPTQModel's own log.
     """
 
     neutral_options = frozenset({"batch_tokens", "rows", "verbose"})

@@ -41,6 +41,8 @@ def load_model(engine: GPTQModel, model: Model, folder: Path) -> Any:
         except Exception as error:
             raise _failure(engine, model, error) from error
     _check_loaded(engine, model, loaded)
+    if engine.attn_implementation is not None:
+        _set_attention(loaded.model, engine.attn_implementation)
     loaded.model.eval().requires_grad_(False)
     return loaded
 
@@ -79,8 +81,6 @@ def _load_kwargs(engine: GPTQModel, model: Model) -> dict[str, Any]:
         kwargs["device"] = _device(engine.device)
     if engine.device_map is not None:
         kwargs["device_map"] = engine.device_map
-    if engine.attn_implementation is not None:
-        kwargs["attn_implementation"] = engine.attn_implementation
     kwargs["trust_remote_code"] = engine.trust_remote_code or model.trust_remote_code
     return kwargs
 
@@ -102,6 +102,16 @@ def _device(name: str) -> str:
     except (RuntimeError, AssertionError) as error:
         raise ModelError(f"device {name!r} is not available here. Use device=auto or device=cpu") from error
     return name
+
+
+def _set_attention(model: Any, name: str) -> None:
+    # GPTQModel itself heeds the option on some devices only.
+    try:
+        model.set_attn_implementation(name)
+    except (ValueError, ImportError, KeyError) as error:
+        raise ConfigError(f"attn_implementation={name} is not possible here: {one_line(error, 160)}") from error
+    if model.config._attn_implementation != name:
+        raise ConfigError(f"attn_implementation={name} is not possible with {type(model).__name__}. Leave it out")
 
 
 def _failure(engine: GPTQModel, model: Model, error: Exception) -> ModelError:

@@ -13,12 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from evalkit import decoding
 from evalkit.cells import CellSession
 from evalkit.model import Model
-from evalkit.scoring import Scores
+from evalkit.requests import TokenCounts
+from evalkit.scoring import ScoredTokens, Scores, Span
 from evalkit.scoring.planner import TreeBatch
 from evalkit.tokenizers import context_length, load_tokenizer
-from evalkit_gptqmodel.attention import IMPLEMENTATION, Cells
+from evalkit_gptqmodel import rows as alone
+from evalkit_gptqmodel.attention import IMPLEMENTATION, Cells, NotPossibleError, attention_is_usual
 from evalkit_gptqmodel.checkpoint import local_folder
 from evalkit_gptqmodel.engine import GPTQModel
 from evalkit_gptqmodel.load import load_model, quantized_layers
@@ -64,7 +67,37 @@ class GPTQModelSession(CellSession):
         self.unpacked = unpack_layers(self.model, asked=engine.dequantize, kernel_chosen=engine.backend != "auto")
         self.accepts = set(inspect.signature(self.model.forward).parameters)
         self.cells = Cells()
+        self.shares_prefixes = self.joins_running = engine.attn_implementation is None and self._install()
+        if not self.shares_prefixes:
+            self.draft_tokens = 0
+
+    def _install(self) -> bool:
+        """Let attention read cells, where a small forest then scores as its texts do on their own.
+
+        Models whose layers keep a state, or whose attention is not the usual one, are found out so.
+        """
+        usual = self.model.config._attn_implementation
+        if not attention_is_usual(self.model.config):
+            return False
+        spans = [Span((*range(3, 10), *tail), 6) for tail in ((1, 2, 5, 4), (1, 2, 6), (3, 4, 5), (2,))]
+        expected = alone.score_rows(self, spans)
         self.model.set_attn_implementation(IMPLEMENTATION)
+        try:
+            found = super().score_batch(spans)
+        except (NotPossibleError, AttributeError, TypeError, ValueError, KeyError, RuntimeError):
+            found = []
+        self.gc()
+        self.counts = TokenCounts()
+        tolerance = 1e-3 if self.unpacked and self.model.dtype == torch.float32 else 0.2
+        pairs = zip(found, expected, strict=False)
+        if found and all(np.allclose(a.logprobs, b.logprobs, atol=tolerance, rtol=tolerance) for a, b in pairs):
+            return True
+        self.model.set_attn_implementation(usual)
+        return False
+
+    def score_batch(self, spans: list[Span]) -> list[ScoredTokens]:
+        """Score spans as a forest of their own, or a row each."""
+        return super().score_batch(spans) if self.shares_prefixes else alone.score_rows(self, spans)
 
     # ── the primitive ───────────────────────────────────────────────────────────────────────────────────
     def run(
@@ -112,9 +145,9 @@ class GPTQModelSession(CellSession):
         with torch.inference_mode():
             self.cells.keep(cells)
 
-    def decoder(self) -> SlotDecoder:
-        """What generates: sequences in slots of their own."""
-        return SlotDecoder(self)
+    def decoder(self) -> decoding.Decoder:
+        """What generates: sequences in slots of their own behind a shared prefix, or one by one."""
+        return SlotDecoder(self) if self.shares_prefixes else alone.RowDecoder(self)
 
     # ── life ────────────────────────────────────────────────────────────────────────────────────────────
     def gc(self) -> None:
@@ -141,11 +174,12 @@ class GPTQModelSession(CellSession):
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "quantization": describe_quantization(self.wrapper.quantize_config),
             "kernels": self.kernels,
-            "weights": f"{self.unpacked} of {self.quantized} layers unpacked" if self.unpacked else "as they are stored",
+            "weights": f"{self.unpacked} of {self.quantized} layers unpacked" if self.unpacked else "as stored",
             "max_length": self.max_length,
             "batch_tokens": self.batch_tokens,
             "logits": "scored positions",
-            "scoring": "prefix forest",
+            "attn_implementation": None if self.shares_prefixes else self.model.config._attn_implementation,
+            "scoring": "prefix forest" if self.shares_prefixes else "padded rows",
             "generation": "continuous, guessing ahead" if self.draft_tokens else "continuous",
         }
 

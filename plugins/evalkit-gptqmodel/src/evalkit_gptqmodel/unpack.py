@@ -74,7 +74,7 @@ def _compare(layer: Any, weight: Tensor, dtype: torch.dtype) -> None:
 
 
 def _weight(layer: Any) -> Tensor:
-    """The weights of a layer, [in, out] in float32, its adapter's among them; before its kernel changes their layout."""
+    """The weights of a layer, its adapter's among them, [in, out] in float32; before its kernel rearranges them."""
     weight: Tensor
     if hasattr(layer, "awq_weight_dequantize"):
         weight = layer.awq_weight_dequantize(device=layer.qweight.device, dtype=torch.float32)
@@ -94,7 +94,9 @@ def _weight(layer: Any) -> Tensor:
 def _fits(model: Any) -> bool:
     layers = [getattr(parent, name) for parent, name in _places(model)]
     room = available_memory()
-    return room is None or sum(one.in_features * one.out_features for one in layers) * model.dtype.itemsize < SHARE * room
+    return (
+        room is None or sum(one.in_features * one.out_features for one in layers) * model.dtype.itemsize < SHARE * room
+    )
 
 
 def _places(model: Any) -> Iterator[tuple[nn.Module, str]]:

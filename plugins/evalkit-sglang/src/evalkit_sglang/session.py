@@ -12,6 +12,7 @@ from evalkit.pump import Pump
 from evalkit.pumped import PumpedSession
 from evalkit.pumped import Writing as AnyWriting
 from evalkit.scoring.prompts import Prompt, PromptLimits, PromptScores
+from evalkit.scoring.waves import Waves
 from evalkit.tokenizers import load_tokenizer
 from evalkit_sglang.arguments import ADAPTER
 from evalkit_sglang.engine import SGLang
@@ -49,6 +50,7 @@ class SGLangSession(PumpedSession):
         self.checkpoint = model.path
         self.seed_note = None if self.information.get("enable_deterministic_inference") else SEED_IGNORED
         block = 0 if self.information.get("disable_radix_cache") else self.information.get("page_size") or 1
+        self.waves = Waves() if block else None
         self.limits = PromptLimits(next_ids=MOST_NEXT_IDS, block=block, in_flight=budget)
 
     # ── work ────────────────────────────────────────────────────────────────────────────────────────────
@@ -106,6 +108,8 @@ class SGLangSession(PumpedSession):
 
     def gc(self) -> None:
         """Release cached prefixes."""
+        if self.waves is not None:
+            self.waves.forget()
         self.library.flush_cache()
 
     def close(self) -> None:

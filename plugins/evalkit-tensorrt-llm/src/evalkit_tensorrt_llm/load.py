@@ -26,7 +26,9 @@ def load_llm(engine: TensorRTLLM, model: Model) -> Any:
         require_gpu()
         from tensorrt_llm import LLM
         from tensorrt_llm.llmapi import KvCacheConfig
-        from tensorrt_llm.lora_helper import LoraConfig
+
+        if model.adapter is not None:
+            from tensorrt_llm.lora_helper import LoraConfig
     except ImportError as error:
         raise MissingDependencyError(
             f"engine 'tensorrt-llm' cannot import {error.name}. Give it an environment of its own: "

@@ -90,6 +90,8 @@ class Engine:
                     text.finish = {"type": "abort", "message": "Aborted"}
                 else:
                     text.step()
+                if len(text.ids) == 1:
+                    self._keep(tuple(prompt))
                 yield text.reply()
         finally:
             self.tokenizer_manager.running.discard(rid)
@@ -111,9 +113,11 @@ class Engine:
         """Tokens that the radix cache has, of those before the first that needs logits."""
         limit = min(len(prompt) - 1, start)
         ends = range(1, limit + 1) if not self.arguments["disable_radix_cache"] else ()
-        found = max((end for end in ends if prompt[:end] in self.cached), default=0)
+        return max((end for end in ends if prompt[:end] in self.cached), default=0)
+
+    def _keep(self, prompt: tuple[int, ...]) -> None:
+        """What was read is cached, and not before."""
         self.cached |= {prompt[:end] for end in range(1, len(prompt) + 1)}
-        return found
 
     def logprobs(self, ids: list[int]) -> np.ndarray:
         """Of all tokens behind `ids`, under the weights of now."""
