@@ -83,10 +83,12 @@ def make_tokenizer(model: Model, ends: Any) -> HFTokenizer:
 
 
 def cpu_arguments(engine: VLLM) -> dict[str, Any]:
-    """Defaults on a CPU, where vLLM's would take nearly all memory for the cache, in large blocks."""
+    """Defaults on a CPU: vLLM compiles for minutes there, and takes nearly all memory for a cache of large blocks."""
     if not current_platform.is_cpu():
         return {}
     found: dict[str, Any] = {}
+    if engine.enforce_eager is None and "compilation_config" not in engine.llm_args:
+        found["enforce_eager"] = True
     if engine.block_size is None:
         found["block_size"] = CPU_BLOCK
     if engine.kv_cache_memory_bytes is None and not os.environ.get(CPU_CACHE_VARIABLE):
