@@ -10,14 +10,18 @@ import pytest
 
 pytest.importorskip("vllm", reason="needs vLLM: evalkit env create vllm")
 
-from evalkit_vllm.engine import VLLM
-from evalkit_vllm.session import VLLMSession
-
 from evalkit.errors import ModelNotFoundError
 from evalkit.model import Model
 from evalkit.testing.tiny import tiny_llama
+from evalkit_vllm.engine import VLLM
+from evalkit_vllm.session import VLLMSession
 
-OPTIONS: dict[str, Any] = {"dtype": "float32", "enforce_eager": True, "kv_cache_memory_bytes": 2**28, "max_num_seqs": 32}
+OPTIONS: dict[str, Any] = {
+    "dtype": "float32",
+    "enforce_eager": True,
+    "kv_cache_memory_bytes": 2**28,
+    "max_num_seqs": 32,
+}
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +40,7 @@ def open_session() -> Callable[..., VLLMSession]:
     return build
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def llama(llama_path: Path, open_session: Callable[..., VLLMSession]) -> Iterator[VLLMSession]:
     """A float32 session on the Llama."""
     with open_session(llama_path) as session:

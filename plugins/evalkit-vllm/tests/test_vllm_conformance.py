@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from evalkit_vllm.session import VLLMSession
 
 from evalkit.engine import BaseInferenceSession
 from evalkit.testing.conformance import SessionConformance
+from evalkit_vllm.session import VLLMSession
 
 
 class TestLlama(SessionConformance):

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from vllm.sampling_params import BeamSearchParams
-
 from evalkit.errors import RequestError
 from evalkit.prompts import Decode, Written
 from evalkit.requests import GenerationRequest
 from evalkit.scoring import Tokenizer
+from evalkit_vllm.library import BeamSearchParams
 
 
 def check(request: GenerationRequest) -> None:

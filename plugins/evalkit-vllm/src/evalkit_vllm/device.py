@@ -5,7 +5,7 @@ from __future__ import annotations
 
 def describe_device() -> str:
     """What this build of vLLM computes on."""
-    from vllm.platforms import current_platform
+    from evalkit_vllm.library import current_platform
 
     name = current_platform.device_type
     if not name:

@@ -8,34 +8,38 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-import vllm
-from vllm.lora.request import LoRARequest
-
 from evalkit.errors import EngineDiedError, ModelError, ModelNotFoundError, RequestError, one_line
 from evalkit.model import Model
 from evalkit.prompts import Answer, Decode, PromptSession, Work, Written
 from evalkit.runs.environment import fingerprint
 from evalkit.scoring.prompts import Prompt, PromptLimits
 from evalkit_vllm import beams, load, wire
+from evalkit_vllm.arguments import merged
 from evalkit_vllm.engine import VLLM
+from evalkit_vllm.library import LoRARequest, VLLMValidationError, current_platform, vllm
 
 LOGIT_BYTES = 1 << 30
 """Memory for logits of scored tokens, where no option bounds it."""
 BYTES_A_LOGIT = 12
 """Of one logit: as it is computed, and its log-probability, and room to sort it."""
 
+_open: set[int] = set()
+"""The session that is open in this process: the end of one ends what vLLM keeps for all."""
+
 
 class VLLMSession(PromptSession):
     """A loaded model."""
 
     def __init__(self, engine: VLLM, model: Model) -> None:
-        self.engine, self.model = engine, load.merged(engine, model)
+        self.engine, self.model = engine, merged(engine, model)
         self.llm: Any = None
+        if _open:
+            raise ModelError("vLLM runs one model in a process. Close the session that is open, or use --isolate")
         config = load.read_config(self.model)
         tokenizer = load.make_tokenizer(self.model, None)
         length = load.longest(config, self.model, tokenizer, engine)
-        arguments = load.llm_arguments(engine, self.model, length)
-        self.llm = load.load_llm(engine, self.model, arguments)
+        self.llm = load.load_llm(engine, self.model, length)
+        _open.add(id(self))
         self.core: Any = self.llm.llm_engine
         self.config: Any = self.core.vllm_config
         defaults = self.config.model_config.try_get_generation_config() or {}
@@ -71,17 +75,18 @@ class VLLMSession(PromptSession):
         self._add(number, work, cached=True)
 
     def _add(self, number: int, work: Work, *, cached: bool) -> None:
+        ids = work.ids if isinstance(work, Prompt) else work.item.prompt
         if isinstance(work, Prompt):
-            ids, params = work.ids, wire.scoring_params(work, cached=cached)
+            params = wire.scoring_params(work, cached=cached)
         else:
-            vocabulary = self.tokenizer.vocab_size
-            ids = work.item.prompt
-            params = wire.decoding_params(work, self.tokenizer.eos_token_ids, self.penalties, vocabulary=vocabulary)
+            params = wire.decoding_params(
+                work, self.tokenizer.eos_token_ids, self.penalties, vocabulary=self.tokenizer.vocab_size
+            )
         self._count += 1
         key = str(self._count)
         try:
             self.core.add_request(key, {"prompt_token_ids": list(ids)}, params, lora_request=self.lora)
-        except (ValueError, TypeError) as error:
+        except (VLLMValidationError, ValueError, TypeError) as error:
             raise RequestError(f"vLLM does not take this request: {one_line(error)}") from error
         self._numbers[key], self._running[number] = number, (key, work)
 
@@ -98,8 +103,8 @@ class VLLMSession(PromptSession):
                 f"vLLM stopped: {one_line(error)}. What was answered is kept; if memory ran out, lower max_num_seqs"
             ) from error
         for output in outputs:
-            if (number := self._numbers.get(output.request_id)) is not None:
-                yield from self._answers(number, output)
+            if output.request_id in self._numbers:
+                yield from self._answers(self._numbers[output.request_id], output)
 
     def _answers(self, number: int, output: Any) -> Iterator[tuple[int, Answer]]:
         _, work = self._running[number]
@@ -169,6 +174,7 @@ class VLLMSession(PromptSession):
         self.llm = self.core = None
         gc.collect()
         load.clean_up()
+        _open.discard(id(self))
 
     def describe_execution(self) -> dict[str, Any]:
         """Device, types, cache and batching in use, and which checkpoint's weights."""
@@ -177,7 +183,7 @@ class VLLMSession(PromptSession):
         return {
             "backend": "vllm",
             "vllm": vllm.__version__,
-            "device": load.current_platform.device_type,
+            "device": current_platform.device_type,
             "dtype": str(config.model_config.dtype).removeprefix("torch."),
             "quantization": config.model_config.quantization,
             "kv_cache_dtype": str(cache.cache_dtype),

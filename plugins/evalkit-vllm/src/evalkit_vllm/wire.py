@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from vllm import SamplingParams
-from vllm.sampling_params import RequestOutputKind
-
-from evalkit.errors import RequestError
+from evalkit.errors import RequestError, one_line
 from evalkit.prompts import Decode, Written
 from evalkit.requests import FinishReason, GenerationRequest, TokenLogprob
 from evalkit.scoring import ScoredTokens, Tokenizer
 from evalkit.scoring.prompts import NOTHING, Prompt, PromptScores
+from evalkit_vllm.library import RequestOutputKind, SamplingParams, VLLMValidationError
 
 MOST_NEXT_IDS = 128
 """Token ids that vLLM takes for one position."""
@@ -92,8 +90,8 @@ def decoding_params(
             output_kind=RequestOutputKind.DELTA if work.parts else RequestOutputKind.FINAL_ONLY,
             **penalties,
         )
-    except (ValueError, TypeError) as error:
-        raise RequestError(f"vLLM does not take these values: {error}") from error
+    except (VLLMValidationError, ValueError, TypeError) as error:
+        raise RequestError(f"vLLM does not take these values: {one_line(error)}") from error
 
 
 def read_written(tokenizer: Tokenizer, request: GenerationRequest, written: Any, *, computed: int) -> Written:
