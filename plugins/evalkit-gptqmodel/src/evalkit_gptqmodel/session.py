@@ -170,7 +170,7 @@ class GPTQModelSession(CellSession):
             "gptqmodel": gptqmodel.__version__,
             "architecture": type(self.model).__name__,
             "device": str(self.device),
-            "device_map": {k: str(v) for k, v in (getattr(self.model, "hf_device_map", None) or {}).items()} or None,
+            "device_map": placement(self.model),
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "quantization": describe_quantization(self.wrapper.quantize_config),
             "kernels": self.kernels,
@@ -182,6 +182,12 @@ class GPTQModelSession(CellSession):
             "scoring": "prefix forest" if self.shares_prefixes else "padded rows",
             "generation": "continuous, guessing ahead" if self.draft_tokens else "continuous",
         }
+
+
+def placement(model: Any) -> dict[str, str] | None:
+    """Where each part of a model is, or None where all are in one place."""
+    found = {name: str(device) for name, device in (getattr(model, "hf_device_map", None) or {}).items()}
+    return found if len(set(found.values())) > 1 else None
 
 
 def describe_quantization(config: Any) -> dict[str, Any]:
