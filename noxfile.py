@@ -63,6 +63,7 @@ BENCHES = {
     "llamacpp": ("--job", "hellaswag", "--limit", "20"),
     "openvino": ("--job", "hellaswag", "--job", "mmlu", "--limit", "60"),
     "tinygrad": ("--job", "hellaswag", "--limit", "2", "--rounds", "1"),
+    "vllm": ("--job", "mmlu", "--job", "gsm8k", "--limit", "20"),
 }
 MIRROR = ROOT.parent / "shared" / "hub"
 
@@ -233,6 +234,7 @@ def bench_environments(session: nox.Session) -> dict[str, dict[str, str]]:
     found["llamacpp"] |= {"evalution": evalution_python, "completions": ours["llamacpp"]}
     found["tinygrad"] |= {"evalution": evalution_python}
     found["openvino"] |= {"lm-eval": ours["openvino"]}
+    found["vllm"] |= {"lm-eval": ours["vllm"], "vllm": ours["vllm"]}
     try:
         vllm = recipe("vllm")
         found["transformers"]["vllm"] = peer(session, "vllm", *vllm["requirements"], without=tuple(vllm["uninstall"]))
@@ -249,7 +251,9 @@ def engine_python(session: nox.Session, engine: str) -> str:
     packages += [word for name in plugins for word in ("-e", str(ROOT / "plugins" / name))]
     if engine == "openvino":
         packages += [LM_EVAL, "datasets<5", "accelerate>=1.10"]
-    python = peer(session, f"bench-{engine}", *packages)
+    if engine == "vllm":
+        packages.append(LM_EVAL)
+    python = peer(session, f"bench-{engine}", *packages, without=tuple(cpu.get("uninstall", ())))
     if no_deps := cpu.get("no_deps"):
         session.run(python, "-m", "pip", "install", *PIP, "--no-deps", *no_deps, external=True)
     return python

@@ -26,7 +26,7 @@ class Evalkit:
         if engine == "vllm":
             # As its peers have it.
             options |= {"enforce_eager": True, "max_model_len": 2048, "kv_cache_memory_bytes": 2**31}
-        self.session = cls(**options).build(Model(checkpoint))
+        self.engine, self.session = engine, cls(**options).build(Model(checkpoint))
 
     def answer(self, requests):
         from evalkit.requests import (
@@ -43,6 +43,9 @@ class Evalkit:
         }
         ask, cls = make[requests[0].pop("kind")]
         asked = [cls(**{k: v for k, v in request.items() if k != "kind"}) for request in requests]
+        if self.engine == "vllm":
+            # What an earlier round left in its cache would not be computed.
+            self.session.gc()
         self.session.counts = TokenCounts()
         outputs = ask(asked)
         counts = self.session.token_counts()
@@ -163,6 +166,7 @@ class Vllm:
         from vllm import SamplingParams
 
         asked = [SamplingParams(temperature=0, max_tokens=r["max_new_tokens"], stop=r["stop"]) for r in requests]
+        self.llm.reset_prefix_cache()
         outputs = self.llm.generate([r["prompt"] for r in requests], asked, use_tqdm=False)
         return [output.outputs[0].text for output in outputs]
 
