@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +66,7 @@ def naive_score(model: Any, context: Sequence[int], continuation: Sequence[int])
 
 def encoded_pair(path: Path, pair: LoglikelihoodRequest) -> tuple[list[int], list[int]]:
     """Token ids of a pair, as lm-evaluation-harness encodes it."""
-    import transformers
-
-    tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+    tokenizer = _tokenizer(path)
     kept = pair.context.rstrip()
     continuation = pair.context[len(kept) :] + pair.continuation
     prefix = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
@@ -77,6 +76,13 @@ def encoded_pair(path: Path, pair: LoglikelihoodRequest) -> tuple[list[int], lis
         return context, tokenizer(continuation, add_special_tokens=False)["input_ids"]
     context = tokenizer(kept)["input_ids"]
     return context, tokenizer(kept + continuation)["input_ids"][len(context) :]
+
+
+@cache
+def _tokenizer(path: Path) -> Any:
+    import transformers
+
+    return transformers.AutoTokenizer.from_pretrained(path)
 
 
 def check_score(output: LoglikelihoodOutput, expected: Score) -> None:
