@@ -69,11 +69,12 @@ class PromptSession(TokenSession):
 
     def score_batch(self, spans: list[Span]) -> list[ScoredTokens]:
         """Score spans together."""
-        found = dict(self._score(spans, None))
-        problems = [scored for scored in found.values() if isinstance(scored, str)]
-        if problems:
-            raise EvalkitError(problems[0])
-        return [found[index] for index in range(len(spans))]  # type: ignore[misc]
+        found: dict[int, ScoredTokens] = {}
+        for index, scored in self._score(spans, None):
+            if isinstance(scored, str):
+                raise EvalkitError(scored)
+            found[index] = scored
+        return [found[index] for index in range(len(spans))]
 
     # ── scoring ─────────────────────────────────────────────────────────────────────────────────────────
     def _score(self, spans: list[Span], batch_size: int | None) -> Iterator[tuple[int, ScoredTokens | str]]:

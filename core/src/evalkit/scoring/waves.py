@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Iterator
 
@@ -11,29 +12,50 @@ LEAST_SHARED = 16
 """Tokens below which waiting costs more than reading them again."""
 REMEMBERED = 256
 """Prompts that were read last, in which the beginning of a new one is looked for."""
+Ids = tuple[int, ...]
+
+
+class _Sorted:
+    """Prompts in the order of their tokens, where the one that shares most with another stands beside its place."""
+
+    def __init__(self) -> None:
+        self._items: list[Ids] = []
+
+    def add(self, ids: Ids) -> None:
+        insort(self._items, ids)
+
+    def remove(self, ids: Ids) -> None:
+        del self._items[bisect_left(self._items, ids)]
+
+    def nearest(self, ids: Ids) -> tuple[int, Ids]:
+        """How many tokens are shared at most, and with which."""
+        place = bisect_left(self._items, ids)
+        beside = self._items[max(0, place - 1) : place + 1]
+        return max(((common_length(ids, other), other) for other in beside), default=(0, ()))
 
 
 class Waves:
     """Which prompts may begin. A prompt waits for one that runs if it would find more of itself in the cache then."""
 
     def __init__(self) -> None:
-        self._running: dict[int, tuple[int, ...]] = {}
-        self._held: dict[int, tuple[tuple[int, ...], int]] = {}
-        """Prompts that wait, each with the key of the one that it waits for."""
-        self._read: deque[tuple[int, ...]] = deque(maxlen=REMEMBERED)
+        self._running: dict[int, Ids] = {}
+        self._in_work = _Sorted()
+        self._held: dict[int, tuple[Ids, Ids]] = {}
+        """Prompts that wait, each with the one that it waits for."""
+        self._read: deque[Ids] = deque()
+        self._known = _Sorted()
+        """What was read, in the order of its tokens."""
 
-    def begin(self, key: int, ids: tuple[int, ...]) -> bool:
+    def begin(self, key: int, ids: Ids) -> bool:
         """Whether a prompt may begin; else it is held until `ended` gives its key."""
-        known = max((common_length(ids, other) for other in self._read), default=0)
-        blocker, most = None, known + LEAST_SHARED - 1
-        for other, tokens in self._running.items():
-            if (shared := common_length(ids, tokens)) > most:
-                blocker, most = other, shared
-        if blocker is None:
-            self._running[key] = ids
-        else:
+        known, _ = self._known.nearest(ids)
+        shared, blocker = self._in_work.nearest(ids)
+        if shared - known >= LEAST_SHARED:
             self._held[key] = (ids, blocker)
-        return blocker is None
+            return False
+        self._running[key] = ids
+        self._in_work.add(ids)
+        return True
 
     def ended(self, key: int, *, read: bool = True) -> Iterator[int]:
         """Note that a prompt is done, and was `read`, or is not wanted any more; keys of those that may begin now."""
@@ -41,14 +63,22 @@ class Waves:
         ids = self._running.pop(key, None)
         if ids is None:
             return
+        self._in_work.remove(ids)
         if read:
-            self._read.append(ids)
+            self._remember(ids)
         for waiting, (tokens, blocker) in list(self._held.items()):
-            if blocker == key:
+            if blocker == ids:
                 del self._held[waiting]
                 if self.begin(waiting, tokens):
                     yield waiting
 
+    def _remember(self, ids: Ids) -> None:
+        if len(self._read) == REMEMBERED:
+            self._known.remove(self._read.popleft())
+        self._read.append(ids)
+        self._known.add(ids)
+
     def forget(self) -> None:
         """The cache was emptied."""
         self._read.clear()
+        self._known = _Sorted()
