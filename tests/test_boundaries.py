@@ -24,7 +24,7 @@ LAYERS = (
     {"scoring", "datasets"},
     {"sessions", "tokenizers", "gguf_tokenizers", "tasks", "options", "hookspecs", "chat_templates"},
     {"decoding"},
-    {"cells", "prompts", "pumped"},
+    {"cells", "prompts", "pumped", "writing"},
     {"plugins", "engines"},
     {"statistics"},
     {"runs", "answers", "isolation", "environments", "servers"},

@@ -11,31 +11,29 @@ import pytest
 
 from evalkit.engine import BaseInferenceSession
 from evalkit.errors import RequestError
-from evalkit.prompts import Answer, Decode, Written
+from evalkit.prompts import Decode
 from evalkit.pump import Pump
-from evalkit.pumped import PumpedSession, Writing
-from evalkit.requests import GenerationRequest, LoglikelihoodRequest
+from evalkit.pumped import PumpedSession
+from evalkit.requests import GenerationRequest, LoglikelihoodRequest, TokenLogprob
 from evalkit.scoring.logits import log_softmax, target_scores
 from evalkit.scoring.prompts import Prompt, PromptLimits, PromptScores
 from evalkit.scoring.stops import StopWatch
 from evalkit.scoring.waves import Waves
 from evalkit.testing.conformance import SessionConformance
 from evalkit.testing.fake import ByteTokenizer, next_scores
+from evalkit.writing import Progress, Writing
 
 SHARED = "A long beginning that all of these prompts have. "
 
 
-class Text:
-    """A text; each reply holds all tokens so far."""
+class Text(Writing):
+    """A text whose replies are its tokens and its end."""
 
-    def __init__(self, work: Decode, sample: int) -> None:
-        self.sample, self.told, self.is_finished = sample, 0, False
+    def read(self, reply: Any) -> Progress:
+        return Progress(*reply)
 
-    def take(self, reply: Any) -> Iterator[Answer]:
-        ids, finish = reply
-        self.is_finished = finish is not None
-        new, self.told = tuple(ids[self.told :]), len(ids)
-        yield Written(new, finish, sample=self.sample)
+    def logprobs(self, reply: Any, first: int, last: int) -> tuple[TokenLogprob, ...]:
+        return ()
 
 
 class Library(PumpedSession):
@@ -71,7 +69,7 @@ class Library(PumpedSession):
     def ask_texts(self, work: Decode) -> list[tuple[Writing, AsyncIterator[Any]]]:
         if work.item.request.num_beams > 1:
             raise RequestError("no beams")
-        return [(Text(work, sample), self.write(work, sample)) for sample in range(work.item.request.n)]
+        return [(Text(work, sample, self.spell), self.write(work, sample)) for sample in range(work.item.request.n)]
 
     async def write(self, work: Decode, sample: int) -> AsyncIterator[Any]:
         request, ids = work.item.request, list[int]()

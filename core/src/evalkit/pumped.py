@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from evalkit.arrivals import with_notes
 from evalkit.decoding import Feed, LiveAnswers
@@ -16,19 +16,10 @@ from evalkit.scoring import Tokenizer
 from evalkit.scoring.prompts import Prompt, PromptScores
 from evalkit.scoring.waves import Waves
 from evalkit.sessions import DecodeRequest
+from evalkit.writing import Writing
 
 SEED_STEP = 1_000_003
 """Seeds of a request's samples stand this far apart, unless a library draws them itself."""
-
-
-class Writing(Protocol):
-    """One sample of a request in the making."""
-
-    is_finished: bool
-
-    def take(self, reply: Any) -> Iterator[Answer]:
-        """What a reply, which holds all tokens so far, says that is new."""
-        ...
 
 
 class PumpedSession(PromptSession):

@@ -64,11 +64,14 @@ def _pairs(place: Place) -> tuple[tuple[int, float], ...]:
     return tuple((token, logprob) for logprob, token, *_ in place)
 
 
-def token_logprobs(reply: Reply, tops: int, spell: Callable[[Sequence[int]], str]) -> tuple[TokenLogprob, ...]:
-    """Log-probabilities of written tokens with the `tops` likeliest beside each; `spell` gives the text of tokens."""
+def token_logprobs(
+    reply: Reply, first: int, last: int, tops: int, spell: Callable[[Sequence[int]], str]
+) -> tuple[TokenLogprob, ...]:
+    """Log-probabilities of the written tokens `first` to `last`, with the `tops` likeliest beside each."""
     meta = reply["meta_info"]
-    places = meta["output_top_logprobs"] if tops else [()] * len(meta["output_token_logprobs"])
+    written = meta["output_token_logprobs"][first:last]
+    places = meta["output_top_logprobs"][first:last] if tops else [()] * len(written)
     return tuple(
         TokenLogprob(token, spell([token]), logprob, tuple((t, spell([t]), value) for t, value in _pairs(place)))
-        for (logprob, token, *_), place in zip(meta["output_token_logprobs"], places, strict=True)
+        for (logprob, token, *_), place in zip(written, places, strict=True)
     )

@@ -10,10 +10,10 @@ from evalkit.model import Model
 from evalkit.prompts import Decode
 from evalkit.pump import Pump
 from evalkit.pumped import PumpedSession
-from evalkit.pumped import Writing as AnyWriting
 from evalkit.scoring.prompts import Prompt, PromptLimits, PromptScores
 from evalkit.scoring.waves import Waves
 from evalkit.tokenizers import load_tokenizer
+from evalkit.writing import Writing as AnyWriting
 from evalkit_sglang.arguments import ADAPTER
 from evalkit_sglang.engine import SGLang
 from evalkit_sglang.replies import Reply, prompt_scores, scoring_arguments

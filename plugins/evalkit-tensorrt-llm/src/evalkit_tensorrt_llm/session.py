@@ -10,9 +10,9 @@ from evalkit.model import Model
 from evalkit.prompts import Decode
 from evalkit.pump import Pump
 from evalkit.pumped import PumpedSession
-from evalkit.pumped import Writing as AnyWriting
 from evalkit.scoring.prompts import Prompt, PromptLimits, PromptScores
 from evalkit.tokenizers import context_length, load_tokenizer
+from evalkit.writing import Writing as AnyWriting
 from evalkit_tensorrt_llm.arguments import ADAPTER, RESERVED
 from evalkit_tensorrt_llm.engine import TensorRTLLM
 from evalkit_tensorrt_llm.replies import prompt_scores
