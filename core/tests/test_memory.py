@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from evalkit import memory
+from evalkit.errors import OutOfMemoryError
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -42,3 +43,20 @@ def test_the_least_counts(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(memory, "_machine", lambda path, value=machine: value)
         monkeypatch.setattr(memory, "_container", lambda path, value=container: value)
         assert memory.available_memory() == expected
+
+
+@pytest.mark.parametrize("words", ["CUDA out of memory.", "DefaultCPUAllocator: can't allocate", "std::bad_alloc"])
+def test_a_failed_allocation_is_one_error(words: str) -> None:
+    """Whatever a library says, and after it gave back what it keeps."""
+    given = []
+    with pytest.raises(OutOfMemoryError, match="on cuda:0"), memory.memory_errors("cuda:0", lambda: given.append(1)):
+        raise RuntimeError(words)
+    assert given == [1]
+    with pytest.raises(OutOfMemoryError), memory.memory_errors("cpu"):
+        raise MemoryError
+
+
+def test_other_errors_stay_what_they_are() -> None:
+    """A shape that does not fit has nothing to do with memory."""
+    with pytest.raises(RuntimeError, match="shape"), memory.memory_errors("cpu", pytest.fail):
+        raise RuntimeError("shape mismatch")

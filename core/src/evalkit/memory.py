@@ -1,16 +1,37 @@
-"""How much memory is left to this process."""
+"""How much memory is left to this process, and one error where it runs out."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from evalkit.errors import OutOfMemoryError, one_line
+
 CGROUP = Path("/sys/fs/cgroup")
+FAILED_ALLOCATION = ("allocate", "allocation", "bad_alloc", "out of memory")
 
 
 def available_memory() -> int | None:
     """Bytes that may still be used, by the machine's count and by the container's; None where neither is known."""
     known = [value for value in (_machine(Path("/proc/meminfo")), _container(CGROUP)) if value is not None]
     return min(known, default=None)
+
+
+@contextmanager
+def memory_errors(place: object, give_back: Callable[[], None] | None = None) -> Iterator[None]:
+    """Turn a failed allocation on a device into OutOfMemoryError, after `give_back` freed what a library keeps.
+
+    Libraries raise RuntimeError: PyTorch for CUDA a subclass of it, for a CPU or MPS the class itself, OpenVINO too.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, MemoryError) and not any(word in str(error).lower() for word in FAILED_ALLOCATION):
+            raise
+        if give_back is not None:
+            give_back()
+        raise OutOfMemoryError(f"no memory left on {place}: {one_line(error, 200)}") from error
 
 
 def _machine(meminfo: Path) -> int | None:

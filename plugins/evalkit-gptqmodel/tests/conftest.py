@@ -16,16 +16,17 @@ from numpy.typing import NDArray
 
 # Quantizing asks for two workers, which it does not give itself on a machine of two cores.
 os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")
-torch = pytest.importorskip("torch", reason="needs torch")
+pytest.importorskip("torch", reason="needs torch")
 pytest.importorskip("logbar", reason="needs gptqmodel")
 
-from safetensors.numpy import load_file, save_file  # noqa: E402
+import torch
+from safetensors.numpy import load_file, save_file
 
-from evalkit.model import Model  # noqa: E402
-from evalkit.testing.tiny import tiny_llama, tiny_mistral_sliding  # noqa: E402
-from evalkit_gptqmodel.engine import GPTQModel  # noqa: E402
-from evalkit_gptqmodel.quiet import quiet  # noqa: E402
-from evalkit_gptqmodel.session import GPTQModelSession  # noqa: E402
+from evalkit.model import Model
+from evalkit.testing.tiny import tiny_llama, tiny_mistral_sliding
+from evalkit_gptqmodel.engine import GPTQModel
+from evalkit_gptqmodel.quiet import quiet
+from evalkit_gptqmodel.session import GPTQModelSession
 
 SENTENCES = (
     "The question is short, and the answer to the question is one of the choices that are given below. ",

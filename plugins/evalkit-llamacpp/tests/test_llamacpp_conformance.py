@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -57,9 +56,9 @@ class TestSmolLM2(SessionConformance):
 
     @pytest.fixture(scope="class")
     @classmethod
-    def session(cls, smollm2_gguf: Path) -> Iterator[BaseInferenceSession]:
+    def session(cls, smollm2_gguf: str) -> Iterator[BaseInferenceSession]:
         """The session under test."""
-        with LlamaCpp().build(Model(str(smollm2_gguf))) as session:
+        with LlamaCpp().build(Model(smollm2_gguf)) as session:
             yield session
 
 

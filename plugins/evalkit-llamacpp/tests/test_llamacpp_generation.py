@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 from evalkit.errors import RequestError
 from evalkit.model import Model
 from evalkit.requests import GenerationRequest
+from evalkit.testing.models import registered_model
 from evalkit.testing.tiny import TinyModel
 from evalkit_llamacpp.engine import LlamaCpp
 from evalkit_llamacpp.session import LlamaCppSession
@@ -109,13 +109,13 @@ def test_the_template_is_that_of_transformers(tiny: TinyModel, llama: LlamaCppSe
         assert llama.apply_chat_template(messages, add_generation_prompt=prompt) == expected
 
 
-def test_the_real_template_is_that_of_transformers(smollm2_gguf: Path) -> None:
+def test_the_real_template_is_that_of_transformers(smollm2_gguf: str) -> None:
     """The same for the real model's template."""
     transformers = pytest.importorskip("transformers", reason="compares with Transformers")
-    checkpoint = pytest.importorskip("evalkit_smollm2.checkpoint", reason="needs evalkit-smollm2").hf_checkpoint()
+    checkpoint = registered_model("smollm2-135m", "hf")
     messages = [{"role": "user", "content": "Say hello."}, {"role": "assistant", "content": "Hello."}]
     expected = transformers.AutoTokenizer.from_pretrained(checkpoint).apply_chat_template(messages, tokenize=False)
-    with LlamaCpp().build(Model(str(smollm2_gguf))) as session:
+    with LlamaCpp().build(Model(smollm2_gguf)) as session:
         assert session.apply_chat_template(messages, add_generation_prompt=False) == expected
         output = session.generate([GenerationRequest(prompt="The capital of France is", max_new_tokens=2)])[0]
         assert output.text == " Paris."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,69 +10,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evalkit.model import Model
-from evalkit.requests import LoglikelihoodRequest, RollingLoglikelihoodRequest
 from evalkit.scoring import Span
 from evalkit.scoring.forest import SpanTable, build_forest
 from evalkit.scoring.planner import plan_forest
+from evalkit.testing.decoders import SPANS, check_each_token_is_computed_once, check_windows, logprob_errors
+from evalkit.testing.models import registered_model
+from evalkit.testing.reference import reference_model
 from evalkit.testing.tiny import TinyModel
 from evalkit_llamacpp import context as contexts
 from evalkit_llamacpp import forest
 from evalkit_llamacpp.engine import LlamaCpp
 from evalkit_llamacpp.session import LlamaCppSession
 
-TEXT = "The river was low that year.\nNobody remembered a summer so dry, nor a harvest so early. "
 
-
-@pytest.fixture(scope="module")
-def reference(tiny: TinyModel) -> Callable[[list[int]], np.ndarray]:
-    """Log-probabilities [length - 1] of a text's tokens, by Transformers in float32."""
-    torch = pytest.importorskip("torch", reason="compares with Transformers")
-    transformers = pytest.importorskip("transformers", reason="compares with Transformers")
-    model = transformers.AutoModelForCausalLM.from_pretrained(tiny.hf, dtype=torch.float32)
-
-    def score(ids: list[int]) -> np.ndarray:
-        with torch.inference_mode():
-            logprobs = model(torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
-        return logprobs.gather(1, torch.tensor(ids[1:])[:, None])[:, 0].numpy()
-
-    return score
-
-
-def test_logprobs_are_those_of_transformers(
-    llama: LlamaCppSession, reference: Callable[[list[int]], np.ndarray]
-) -> None:
+def test_logprobs_are_those_of_transformers(llama: LlamaCppSession, tiny: TinyModel) -> None:
     """A float32 GGUF scores as its checkpoint does in Transformers, token by token, within 1e-3."""
-    requests = [
-        LoglikelihoodRequest(context, text)
-        for context in ("The sky is", "", TEXT, TEXT * 2, "Two and two make")
-        for text in (" blue", " four, or five", "x", TEXT)
-    ]
-    pairs = llama.encode(requests)
-    for pair, output in zip(pairs, llama.loglikelihood(requests), strict=True):
-        expected = reference([*pair.context, *pair.continuation])[-len(pair.continuation) :]
-        assert output.token_logprobs is not None
-        assert np.abs(np.array(output.token_logprobs) - expected).max() < 1e-3
+    pytest.importorskip("transformers", reason="compares with Transformers")
+    assert max(logprob_errors(llama, reference_model(Path(tiny.hf)))) < 1e-3
 
 
 def test_each_token_is_computed_once(llama: LlamaCppSession) -> None:
     """Shared contexts and shared beginnings of continuations cost nothing further."""
-    requests = [
-        LoglikelihoodRequest(TEXT, f" {word} {end}") for word in ("red", "blue") for end in ("sky", "sea", "sun")
-    ]
-    before = llama.token_counts()
-    llama.loglikelihood(requests)
-    after = llama.token_counts()
-    assert after.computed - before.computed == after.unique - before.unique
-    assert after.requested - before.requested > 3 * (after.unique - before.unique)
-
-
-SPANS = st.lists(
-    st.tuples(st.lists(st.integers(3, 5), min_size=2, max_size=40), st.integers(1, 39)).map(
-        lambda pair: Span(tuple(pair[0]), min(pair[1], len(pair[0]) - 1))
-    ),
-    min_size=1,
-    max_size=12,
-)
+    check_each_token_is_computed_once(llama)
 
 
 class Recorder:
@@ -153,21 +111,18 @@ def test_scores_do_not_depend_on_what_is_shared(
 
 def test_rolling_windows_cover_long_texts(llama: LlamaCppSession, llama_rows: LlamaCppSession) -> None:
     """A text of several contexts is scored window by window, as without sharing."""
-    requests = [RollingLoglikelihoodRequest(TEXT * 15)]
-    (found,), (expected,) = (session.loglikelihood_rolling(requests) for session in (llama, llama_rows))
-    assert found.token_count > 3 * llama.max_length
-    assert found.logprob == pytest.approx(expected.logprob, abs=1e-2)
+    assert check_windows(llama) == pytest.approx(check_windows(llama_rows), abs=1e-2)
 
 
 @pytest.mark.parametrize(
     "text", ["Hello world\n  foo 123", "Ünïcödé 日本語 🙂", "<|im_start|>user\n", "", " a  b\t\n\n "]
 )
-def test_real_tokens_are_those_of_the_real_tokenizer(smollm2_gguf: Path, text: str) -> None:
+def test_real_tokens_are_those_of_the_real_tokenizer(smollm2_gguf: str, text: str) -> None:
     """The GGUF's tokenizer gives what the Hugging Face tokenizer of the same model gives, and decodes it back."""
     transformers = pytest.importorskip("transformers", reason="compares with Transformers")
-    checkpoint = pytest.importorskip("evalkit_smollm2.checkpoint", reason="needs evalkit-smollm2").hf_checkpoint()
+    checkpoint = registered_model("smollm2-135m", "hf")
     other = transformers.AutoTokenizer.from_pretrained(checkpoint)
-    with LlamaCpp().build(Model(str(smollm2_gguf))) as session:
+    with LlamaCpp().build(Model(smollm2_gguf)) as session:
         assert isinstance(session, LlamaCppSession)
         ids = session.tokenizer.encode_batch([text])[0]
         assert ids == other(text)["input_ids"]

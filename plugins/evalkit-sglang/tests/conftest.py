@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 
 from evalkit.model import Model
+from evalkit.testing.hardware import stand_in
 from evalkit.testing.tiny import tiny_llama
 from evalkit_sglang.engine import SGLang
 from evalkit_sglang.session import SGLangSession
@@ -28,23 +28,15 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def double() -> Iterator[None]:
     """The stand-in under SGLang's name."""
-    yield from _double()
+    with stand_in("sglang", DOUBLE):
+        yield
 
 
 @pytest.fixture(scope="class")
 def double_for_class() -> Iterator[None]:
     """The same for all tests of a class."""
-    yield from _double()
-
-
-def _double() -> Iterator[None]:
-    kept = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == "sglang"}
-    sys.path.insert(0, str(DOUBLE))
-    yield
-    sys.path.remove(str(DOUBLE))
-    for name in [name for name in sys.modules if name.partition(".")[0] == "sglang"]:
-        del sys.modules[name]
-    sys.modules.update(kept)
+    with stand_in("sglang", DOUBLE):
+        yield
 
 
 @pytest.fixture

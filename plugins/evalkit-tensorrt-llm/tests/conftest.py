@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 
 from evalkit.model import Model
+from evalkit.testing.hardware import stand_in
 from evalkit.testing.tiny import tiny_llama
 from evalkit_tensorrt_llm.engine import TensorRTLLM
 from evalkit_tensorrt_llm.session import TensorRTLLMSession
@@ -38,16 +38,10 @@ def double_for_class() -> Iterator[None]:
 
 
 def _double() -> Iterator[None]:
-    kept = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == "tensorrt_llm"}
-    sys.path.insert(0, str(DOUBLE))
-    with pytest.MonkeyPatch.context() as patch:
+    with stand_in("tensorrt_llm", DOUBLE), pytest.MonkeyPatch.context() as patch:
         # The stand-in computes on no device.
         patch.setattr("evalkit_tensorrt_llm.device.has_gpu", lambda: True)
         yield
-    sys.path.remove(str(DOUBLE))
-    for name in [name for name in sys.modules if name.partition(".")[0] == "tensorrt_llm"]:
-        del sys.modules[name]
-    sys.modules.update(kept)
 
 
 @pytest.fixture

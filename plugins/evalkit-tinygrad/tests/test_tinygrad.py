@@ -15,13 +15,12 @@ from evalkit.errors import ConfigError, MissingDependencyError, ModelError, Mode
 from evalkit.model import Model
 from evalkit.requests import GenerationRequest, LoglikelihoodRequest
 from evalkit.testing.conformance import SessionConformance, check_close_is_idempotent
+from evalkit.testing.decoders import TEXT, check_greedy, logprob_errors
+from evalkit.testing.reference import reference_model
 from evalkit.testing.tiny import TinyModel
 from evalkit_tinygrad import load
 from evalkit_tinygrad.engine import Tinygrad
 from evalkit_tinygrad.session import TinygradSession
-
-TEXT = "The river was low that year.\nNobody remembered a summer so dry, nor a harvest so early. "
-SHOTS = "Question: how many apples?\nAnswer: seven.\n\n" * 3
 
 
 class TestConformance(SessionConformance):
@@ -36,39 +35,18 @@ class TestConformance(SessionConformance):
 @pytest.fixture(scope="module")
 def reference(tiny: TinyModel) -> Any:
     """The same weights in Transformers."""
-    torch = pytest.importorskip("torch", reason="compares with Transformers")
-    transformers = pytest.importorskip("transformers", reason="compares with Transformers")
-    return transformers.AutoModelForCausalLM.from_pretrained(tiny.hf, dtype=torch.float32)
+    pytest.importorskip("transformers", reason="compares with Transformers")
+    return reference_model(Path(tiny.hf))
 
 
 def test_logprobs_are_those_of_transformers(llama: TinygradSession, reference: Any) -> None:
     """Token by token, within 1e-3."""
-    import torch
-
-    contexts = ("The sky is", "", TEXT, TEXT * 2, "Two and two make")
-    requests = [LoglikelihoodRequest(a, b) for a in contexts for b in (" blue", " four, or five", "x", TEXT)]
-    pairs = llama.encode(requests)
-    for pair, output in zip(pairs, llama.loglikelihood(requests), strict=True):
-        ids = torch.tensor([[*pair.context, *pair.continuation]])
-        with torch.inference_mode():
-            logprobs = reference(ids).logits[0, :-1].log_softmax(-1)
-        expected = logprobs.gather(1, ids[0, 1:, None])[-len(pair.continuation) :, 0].numpy()
-        assert output.token_logprobs is not None
-        assert np.abs(np.array(output.token_logprobs) - expected).max() < 1e-3
+    assert max(logprob_errors(llama, reference)) < 1e-3
 
 
 def test_greedy_is_that_of_transformers(llama: TinygradSession, reference: Any) -> None:
     """The same tokens as `model.generate`, behind a shared prefix and without, guessing ahead, moving cells."""
-    import torch
-
-    prompts = ["The sky is", "A", *(f"{SHOTS}Question: {word}?\nAnswer:" for word in ("who", "why", "what"))]
-    requests = [GenerationRequest(prompt=prompt, max_new_tokens=24) for prompt in prompts]
-    requests += [GenerationRequest(input_ids=[token] * 20, max_new_tokens=50) for token in (18, 40, 53)]
-    for request, output in zip(requests, llama.generate(requests, batch_size=3), strict=True):
-        ids = torch.tensor([llama.prompt_ids(request)])
-        mask = torch.ones_like(ids)
-        expected = reference.generate(ids, attention_mask=mask, max_new_tokens=request.max_new_tokens, do_sample=False)
-        assert list(output.token_ids) == expected[0, ids.shape[1] :].tolist()
+    check_greedy(llama, reference)
 
 
 def test_cells_can_be_moved(llama: TinygradSession) -> None:
@@ -105,9 +83,9 @@ def test_the_tokenizer_is_that_of_the_checkpoint(llama: TinygradSession, tiny: T
     assert llama.apply_chat_template(messages) == expected
 
 
-def test_the_real_model_answers(smollm2_gguf: Path) -> None:
+def test_the_real_model_answers(smollm2_gguf: str) -> None:
     """SmolLM2 with its 4-bit weights unpacked knows the capital of France."""
-    with Tinygrad(device="CPU", batch_tokens=32).build(Model(str(smollm2_gguf), max_length=128)) as session:
+    with Tinygrad(device="CPU", batch_tokens=32).build(Model(smollm2_gguf, max_length=128)) as session:
         output = session.generate([GenerationRequest(prompt="The capital of France is", max_new_tokens=2)])[0]
         assert output.text == " Paris."
         good, bad = session.loglikelihood(

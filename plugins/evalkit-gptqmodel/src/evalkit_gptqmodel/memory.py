@@ -7,20 +7,11 @@ from contextlib import contextmanager
 
 import torch
 
-from evalkit.errors import OutOfMemoryError
+from evalkit.memory import memory_errors
 
 
 @contextmanager
 def computing(device: torch.device) -> Iterator[None]:
     """Passes without gradients; a failed allocation is an OutOfMemoryError."""
-    try:
-        with torch.inference_mode():
-            yield
-    except torch.OutOfMemoryError as error:
-        torch.cuda.empty_cache()
-        raise OutOfMemoryError(f"no memory left on {device}") from error
-    except (RuntimeError, MemoryError) as error:
-        # The CPU's allocator raises a plain RuntimeError.
-        if isinstance(error, MemoryError) or "allocate" in str(error) or "out of memory" in str(error):
-            raise OutOfMemoryError(f"no memory left on {device}") from error
-        raise
+    with memory_errors(device, torch.cuda.empty_cache), torch.inference_mode():
+        yield

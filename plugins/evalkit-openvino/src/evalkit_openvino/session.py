@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from transformers import AutoConfig
 
 from evalkit.cells import CellSession
-from evalkit.errors import ConfigError, ModelError, OutOfMemoryError, one_line
+from evalkit.errors import ConfigError, ModelError, one_line
+from evalkit.memory import memory_errors
 from evalkit.model import Model
 from evalkit.tokenizers import context_length, load_tokenizer
 from evalkit_openvino import graph
@@ -115,12 +116,8 @@ class OpenVINOSession(CellSession):
                 window = next(window for window in self.windows if window is not None)
                 seen = mask & (positions[:, None] - everywhere[None] < window)
             inputs[name] = np.where(seen, np.float32(0), HIDDEN)[None, None]
-        try:
+        with memory_errors("the device"):
             request.infer({name: value for name, value in inputs.items() if name in self._inputs}, share_inputs=True)
-        except RuntimeError as error:
-            if "alloc" in str(error).lower():
-                raise OutOfMemoryError(one_line(error, 200)) from error
-            raise
         self._positions = everywhere
         logits: NDArray[np.float32] = request.get_output_tensor(0).data[0].astype(np.float32)
         return logits[: len(rows)]

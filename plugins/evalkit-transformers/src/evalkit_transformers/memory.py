@@ -4,28 +4,17 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 
-from evalkit.errors import OutOfMemoryError
+from evalkit import memory
 
 
-@contextmanager
-def memory_errors(device: torch.device) -> Iterator[None]:
+def memory_errors(device: torch.device) -> AbstractContextManager[None]:
     """Turn a failed allocation, on any device, into OutOfMemoryError."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        torch.cuda.empty_cache()
-        raise OutOfMemoryError(f"no memory left on {device}") from error
-    except (RuntimeError, MemoryError) as error:
-        # The CPU and MPS allocators raise a plain RuntimeError.
-        if isinstance(error, MemoryError) or "allocate" in str(error) or "out of memory" in str(error):
-            raise OutOfMemoryError(f"no memory left on {device}") from error
-        raise
+    return memory.memory_errors(device, torch.cuda.empty_cache)
 
 
 # The parameters' numbers in glibc's malloc.h.

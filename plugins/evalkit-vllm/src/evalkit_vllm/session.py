@@ -6,6 +6,7 @@ import gc
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from evalkit.errors import EngineDiedError, ModelError, ModelNotFoundError, RequestError, one_line
@@ -141,7 +142,7 @@ class VLLMSession(PromptSession):
     # ── for trainers ────────────────────────────────────────────────────────────────────────────────────
     def reload(self, path: str) -> None:
         """Take the weights of another checkpoint of the same model. Raises ModelNotFoundError, ModelError."""
-        if fingerprint(path) is None:
+        if not Path(path).exists():
             raise ModelNotFoundError(f"checkpoint {path} does not exist. Save it before it is reloaded")
         try:
             self.llm.collective_rpc("reload_weights", kwargs={"weights_path": path})
