@@ -1,6 +1,6 @@
 """A served model beside the same engine used directly and, for llama.cpp, beside llama-cpp-python's own server.
 
-`python tests/benchmarks/bench_serving.py [--engine llamacpp] [--engine-arg K=V ...] [--job write|few-shot|score]`.
+`python tests/benchmarks/bench_serving.py [--engine llamacpp] [--engine-arg K=V] [--model M] [--job write|few-shot|score]`.
 Needs evalkit-http, the engine's package and evalkit-smollm2, and for the peer llama-cpp-python[server]. The clients run
 on the same machine. Rounds alternate; a job is as many requests as there are clients, twice.
 """
@@ -25,7 +25,6 @@ from evalkit.options import parse_free
 from evalkit.requests import GenerationRequest, LoglikelihoodRequest
 from evalkit.runs.resolve import build_engine, resolve_model
 
-MODEL = "smollm2-135m"
 SHOTS = "".join(f"Question: {n} and {n + 3} is what?\nAnswer: {n} + {n + 3} = {2 * n + 3}.\n\n" for n in range(12))
 PROMPTS: dict[str, Callable[[int], str]] = {
     "write": lambda n: f"About number {n}: once upon a time, in a town with {n + 2} houses, there lived",
@@ -40,6 +39,7 @@ class Bench:
     """One job for all systems."""
 
     def __init__(self, options: argparse.Namespace) -> None:
+        self.model = options.model
         self.job, self.clients, self.new_tokens = options.job, options.clients, options.new_tokens
         self.prompts = [PROMPTS[options.job](n) for n in range(1, 2 * options.clients + 1)]
 
@@ -68,7 +68,7 @@ class Bench:
             return sum(await asyncio.gather(*map(ask, self.prompts)))
 
     def _body(self, prompt: str) -> dict[str, Any]:
-        common = {"model": MODEL, "prompt": prompt, "temperature": 0}
+        common = {"model": self.model, "prompt": prompt, "temperature": 0}
         if self.job == "score":
             return {**common, "max_tokens": 1, "echo": True, "logprobs": 1}
         return {**common, "max_tokens": self.new_tokens}
@@ -103,6 +103,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--engine", default="llamacpp")
     parser.add_argument("--engine-arg", action="append", default=[])
+    parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--job", choices=PROMPTS, default="write")
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--new-tokens", type=int, default=96)
@@ -111,11 +112,11 @@ def main() -> None:
     options = parser.parse_args()
     bench = Bench(options)
     engine, spec = build_engine(options.engine, parse_free(options.engine_arg))
-    model = resolve_model(Model(MODEL), spec)
+    model = resolve_model(Model(options.model), spec)
     arguments = [word for value in options.engine_arg for word in ("--engine-arg", value)]
-    own = [sys.executable, "-m", "evalkit", "serve-model", "--engine", options.engine, "--model", MODEL, *arguments]
+    own = [sys.executable, "-m", "evalkit", "serve-model", "--engine", options.engine, "--model", options.model]
     with ExitStack() as stack:
-        url = stack.enter_context(server([*own, "--port", str(options.port)], options.port, "/ready"))
+        url = stack.enter_context(server([*own, *arguments, "--port", str(options.port)], options.port, "/ready"))
         systems: dict[str, Callable[[], int]] = {"evalkit serve-model": lambda: bench.served(url)}
         session = stack.enter_context(engine.build(model))
         systems["engine used directly"] = lambda: bench.direct(session)
