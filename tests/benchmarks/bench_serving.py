@@ -1,6 +1,6 @@
 """A served model beside the same engine used directly and, for llama.cpp, beside llama-cpp-python's own server.
 
-`python tests/benchmarks/bench_serving.py [--engine llamacpp] [--engine-arg K=V] [--model M] [--job write|few-shot|score]`.
+`bench_serving.py [--engine llamacpp] [--engine-arg K=V ...] [--model M] [--job write|few-shot|score] [--rounds N]`.
 Needs evalkit-http, the engine's package and evalkit-smollm2, and for the peer llama-cpp-python[server]. The clients run
 on the same machine. Rounds alternate; a job is as many requests as there are clients, twice.
 """
