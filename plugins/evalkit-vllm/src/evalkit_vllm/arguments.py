@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any
 
-from evalkit.errors import ConfigError, ModelError, ModelNotFoundError
+from evalkit.errors import ConfigError
 from evalkit.model import Model
 from evalkit.servers import ServableEngine
+from evalkit_vllm.adapters import adapter_arguments
 from evalkit_vllm.engine import VLLM
 
 ADAPTER_OPTIONS = frozenset({"adapter", "max_lora_rank"})
@@ -21,8 +20,6 @@ OURS = (
 """Options that are not handed on as they are."""
 TAKEN = frozenset({"model", "runner", "convert", "skip_tokenizer_init", "logprobs_mode", "return_sampling_mask"})
 """Arguments that would make it another kind of session, or its scores something else than log-probabilities."""
-RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""Ranks of adapters that vLLM can make room for."""
 
 
 def merged(engine: VLLM, model: Model) -> Model:
@@ -57,21 +54,5 @@ def all_arguments(engine: VLLM, model: Model) -> dict[str, Any]:
     options.update(dtype=model.dtype or engine.dtype, tokenizer=model.tokenizer_path)
     options["tokenizer_revision"] = model.tokenizer_revision
     found = {name: value for name, value in options.items() if value is not None}
-    return {"max_logprobs": -1, **found, **_lora(engine, model), "model": model.path, **extra}
-
-
-def _lora(engine: VLLM, model: Model) -> dict[str, Any]:
-    if model.adapter is None:
-        return {}
-    if not Path(model.adapter).is_dir():
-        raise ModelNotFoundError(f"adapter {model.adapter} is no folder. Check --model-arg adapter=")
-    return {"enable_lora": True, "max_lora_rank": engine.max_lora_rank or _rank(Path(model.adapter))}
-
-
-def _rank(adapter: Path) -> int:
-    """vLLM's least rank that holds the adapter's."""
-    try:
-        rank = int(json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["r"])
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"adapter {adapter} has no adapter_config.json with a rank. Save it with PEFT") from error
-    return next((size for size in RANKS if size >= rank), rank)
+    adapter = adapter_arguments(model.adapter, engine.max_lora_rank) if model.adapter is not None else {}
+    return {"max_logprobs": -1, **found, **adapter, "model": model.path, **extra}

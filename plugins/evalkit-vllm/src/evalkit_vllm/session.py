@@ -56,6 +56,17 @@ class VLLMSession(PromptSession):
         self._running: dict[int, tuple[str, Work]] = {}
         self._beams: deque[tuple[int, Decode]] = deque()
         self._count = 0
+        self._load_adapter()
+
+    def _load_adapter(self) -> None:
+        """Now, not with the first request: a broken one is known at once. Raises ModelError."""
+        if self.lora is None:
+            return
+        try:
+            self.core.add_lora(self.lora)
+        except (ValueError, RuntimeError, OSError, KeyError, AssertionError) as error:
+            self.close()
+            raise ModelError(f"vLLM cannot load adapter {self.model.adapter}: {one_line(error)}. Check it") from error
 
     def _limits(self) -> PromptLimits:
         vocabulary = max(self.config.model_config.get_vocab_size(), 1)
