@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,8 @@ def evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     """Evaluate a checkpoint on one text; the scores."""
     (tmp_path / "rows.jsonl").write_text(f'{{"text": "{TEXT}"}}\n', encoding="utf-8")
     (tmp_path / "prose_task.py").write_text(PROSE.format(rows=str(tmp_path / "rows.jsonl")), encoding="utf-8")
+    # Another test may have imported its own.
+    monkeypatch.delitem(sys.modules, "prose_task", raising=False)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("EVALKIT_CACHE_DIR", str(tmp_path / "cache"))
 
