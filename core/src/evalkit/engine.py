@@ -77,6 +77,13 @@ class BaseInferenceSession(ABC):
 
     __slots__ = ()
 
+    def keep_prefixes(self, wanted: bool = True) -> None:  # noqa: B027  # most sessions have nothing to keep
+        """Told where calls follow each other whose texts begin alike, as at a server.
+
+        What all texts of a scoring call begin with may then stay in the cache until something else is asked. No score
+        depends on it.
+        """
+
     @property
     def takes_messages(self) -> bool:
         """Whether conversations are sent as messages, because the chat template is applied elsewhere."""

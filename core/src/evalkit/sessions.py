@@ -27,6 +27,7 @@ from evalkit.requests import (
     RollingLoglikelihoodRequest,
     TokenCounts,
 )
+from evalkit.resident import ResidentPrefix
 from evalkit.scoring import (
     EncodedPair,
     ScoredTokens,
@@ -54,6 +55,7 @@ class TokenSession(ContinuousSession):
     shares_prefixes = False
     """Whether the session implements `score_forest`, for the model that it holds."""
     decoder_start: int | None = None
+    _resident: ResidentPrefix | None = None
     """First decoder token of an encoder-decoder model."""
 
     def __init__(self, tokenizer: Tokenizer, *, max_length: int, batch_tokens: int) -> None:
@@ -92,6 +94,11 @@ class TokenSession(ContinuousSession):
 
     def make_room(self, longest: int, total: int) -> None:
         """Told before passes begin: tokens of the longest text, answer included, and of all texts together."""
+
+    def keep_prefixes(self, wanted: bool = True) -> None:
+        """Where prefixes are shared, keep that of a scoring call for the next one."""
+        self.forget_prefix()
+        self._resident = ResidentPrefix(self) if wanted else None
 
     def count_computed(self, tokens: int) -> None:
         """Add tokens that went through the model, padding included."""
@@ -201,14 +208,39 @@ class TokenSession(ContinuousSession):
         longest = max(span.width for span in spans)
         self.make_room(longest, longest)
         if self.shares_prefixes and not self.is_encoder_decoder:
-            yield from self._score_trees(spans, batch_size)
+            if self._resident is not None:
+                yield from self._score_resident(self._resident, spans, batch_size)
+            else:
+                yield from self._score_trees(spans, batch_size)
         else:
             yield from self._score_rows(spans, batch_size)
+
+    def _score_resident(
+        self, resident: ResidentPrefix, spans: list[Span], batch_size: int | None
+    ) -> Iterator[tuple[int, ScoredTokens | str]]:
+        """The same behind the prefix that the last call left, without it where memory runs out."""
+        left = dict(enumerate(spans))
+        try:
+            for number, scored, fresh in resident.score(spans, self._budget(spans, batch_size)):
+                self._count_answered(len(left.pop(number).fed), fresh)
+                yield number, scored
+        except OutOfMemoryError:
+            numbers = list(left)
+            for place, answer in self._score_trees(list(left.values()), batch_size):
+                yield numbers[place], answer
+
+    def _budget(self, spans: list[Span], batch_size: int | None) -> int:
+        return self.batch_tokens if batch_size is None else batch_size * max(len(span.fed) for span in spans)
+
+    def forget_prefix(self) -> None:
+        """Let go of what `keep_prefixes` kept: engines call it where they empty or free their cache."""
+        if self._resident is not None:
+            self._resident.forget()
 
     def _score_trees(self, spans: list[Span], batch_size: int | None) -> Iterator[tuple[int, ScoredTokens | str]]:
         """Each distinct token once. Where memory runs out, what is left is planned anew with half the budget."""
         widest = max(len(span.fed) for span in spans)
-        budget = self.batch_tokens if batch_size is None else batch_size * widest
+        budget = self._budget(spans, batch_size)
         left = dict(enumerate(spans))
         fresh: list[int] = []
         while left:
@@ -273,6 +305,7 @@ class TokenSession(ContinuousSession):
         self, requests: Iterable[tuple[Any, GenerationRequest]], *, batch_size: int | None = None
     ) -> Iterator[tuple[Any, GenerationOutput]]:
         """Yield `(request_id, output)` in order of completion."""
+        self.forget_prefix()
         keys, asked = _unzip(requests)
         ready: list[DecodeRequest] = []
         notes: dict[int, tuple[str, ...]] = {}
@@ -304,6 +337,7 @@ class TokenSession(ContinuousSession):
         if not self.joins_running:
             yield from super().generate_live(feed, wants_parts=wants_parts)
             return
+        self.forget_prefix()
         self.make_room(self.max_length, self.max_length)
         arrivals = LiveArrivals(self, feed)
         for answer in self.decode_live(arrivals.read(), lambda index: wants_parts(arrivals.keys[index])):

@@ -78,18 +78,20 @@ class _Draft:
     size: int = 0
 
 
-def plan_forest(forest: Forest, budget: int) -> Iterator[TreeBatch]:
+def plan_forest(forest: Forest, budget: int, *, holds_top: bool = False) -> Iterator[TreeBatch]:
     """Batches of at most `budget` tokens, in depth-first order.
 
     A subtree that fits the budget is a unit. The top of a larger one joins the chain, in pieces where it
-    alone is too long; its children are planned below it. No batch mixes units of different chains.
+    alone is too long; its children are planned below it. No batch mixes units of different chains. `holds_top`: what
+    all texts begin with joins the chain however short it is, and so stays resident to the end.
     """
-    return _Planner(forest, budget).plan()
+    return _Planner(forest, budget, holds_top).plan()
 
 
 class _Planner:
-    def __init__(self, forest: Forest, budget: int) -> None:
+    def __init__(self, forest: Forest, budget: int, holds_top: bool) -> None:
         self.forest, self.budget = forest, budget
+        self.holds_top = holds_top
         self.fed: list[int] = forest.fed.tolist()
         self.begin: list[int] = forest.begin.tolist()
         self.parent = forest.parent.tolist()
@@ -111,8 +113,10 @@ class _Planner:
             draft, full = self._enter(draft, node)
             yield from map(self.assembler.build, full)
             limit, later = self.budget, []
-            for child in self._children(node):
-                if self.weight[child] > limit:
+            children = self._children(node)
+            is_held = self.holds_top and node == self.forest.root and len(children) == 1
+            for child in children:
+                if self.weight[child] > limit or is_held:
                     later.append(child)
                     continue
                 if draft.size + self.weight[child] > limit and (draft.units or draft.chain):

@@ -24,7 +24,8 @@ def tiny_lora(base: Path, folder: Path, *, rank: int = 4, alpha: int = 8, seed: 
     made = TinyAdapter(folder / "adapter", folder / "merged")
     made.adapter.mkdir()
     shutil.copytree(base, made.merged)
-    weights, sides = load_file(base / "model.safetensors"), {}
+    weights = load_file(base / "model.safetensors")
+    sides: dict[str, np.ndarray] = {}
     draw = np.random.default_rng(seed)
     for name in (name for name in weights if name.endswith(("q_proj.weight", "v_proj.weight"))):
         wide, narrow = weights[name].shape

@@ -34,6 +34,7 @@ CONTEXTS = ("The sky is", "Two and two make", "", "Once upon a time there was a 
 CONTINUATIONS = (" blue", " four", " seven hundred and twelve", "x", " a hill. Behind it")
 EXACT = 1e-2
 """Tolerance up to which texts must not depend on the batch at all."""
+EXAMPLES = "Question: is it so?\nAnswer: it is so.\n\n"
 TEXT = "The river was low that year.\nNobody remembered a summer so dry, nor a harvest so early."
 
 
@@ -279,6 +280,23 @@ class SessionConformance:
         session.gc()
         after = session.loglikelihood(pairs[:3])
         assert [o.logprob for o in after] == pytest.approx([o.logprob for o in before], abs=self.tolerance)
+
+    def test_a_kept_prefix_changes_no_score(
+        self, session: BaseInferenceSession, pairs: list[LoglikelihoodRequest]
+    ) -> None:
+        """Call after call behind one beginning, as at a server, with other work and an emptied cache between."""
+        long = [replace(pair, context=EXAMPLES + pair.context, logprobs=1) for pair in pairs]
+        calls = [long[first : first + 2] for first in range(0, len(long), 2)]
+        expected = [[output.token_logprobs for output in session.loglikelihood(call)] for call in calls]
+        session.keep_prefixes()
+        try:
+            for between in (lambda: None, lambda: session.generate([GenerationRequest(prompt="A")]), session.gc):
+                for call, scores in zip(calls, expected, strict=True):
+                    for output, score in zip(session.loglikelihood(call), scores, strict=True):
+                        assert output.token_logprobs == pytest.approx(score, abs=self.tolerance)
+                between()
+        finally:
+            session.keep_prefixes(False)
 
     def test_describe_execution_is_stable_plain_data(self, session: BaseInferenceSession) -> None:
         """The description can be stored as JSON and says the same twice."""

@@ -152,6 +152,7 @@ class GPTQModelSession(CellSession):
     # ── life ────────────────────────────────────────────────────────────────────────────────────────────
     def gc(self) -> None:
         """Give cached memory back."""
+        self.forget_prefix()
         self.cells.clear()
         gc.collect()
         if self.device.type == "cuda":

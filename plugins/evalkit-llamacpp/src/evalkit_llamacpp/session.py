@@ -90,6 +90,7 @@ class LlamaCppSession(TokenSession):
         return self._context
 
     def _free_context(self) -> None:
+        self.forget_prefix()
         if self._context is not None:
             self._context.close()
             self._context = None

@@ -146,6 +146,7 @@ class OpenVINOSession(CellSession):
     # ── life ────────────────────────────────────────────────────────────────────────────────────────────
     def gc(self) -> None:
         """Forget all cells."""
+        self.forget_prefix()
         self._saved = []
         self._positions = np.zeros(0, np.int64)
         if self._request is not None:
@@ -153,6 +154,7 @@ class OpenVINOSession(CellSession):
 
     def close(self) -> None:
         """Release the model."""
+        self.forget_prefix()
         self._request = self._graph = self.core = None
         self._saved = []
 

@@ -108,12 +108,14 @@ class TinygradSession(CellSession):
 
     # ── life ────────────────────────────────────────────────────────────────────────────────────────────
     def _free(self) -> None:
+        self.forget_prefix()
         self._passes = None
         self._used = 0
         gc.collect()
 
     def gc(self) -> None:
         """Forget all cells. Compiled passes stay, because making them is what takes time."""
+        self.forget_prefix()
         self._used = 0
 
     def close(self) -> None:

@@ -193,6 +193,7 @@ class TransformersSession(TokenSession):
     # ── life ────────────────────────────────────────────────────────────────────────────────────────────
     def gc(self) -> None:
         """Give cached memory back to the device."""
+        self.forget_prefix()
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -203,6 +204,7 @@ class TransformersSession(TokenSession):
         """Release the model."""
         if not self._closed:
             self._closed = True
+            self.forget_prefix()
             del self.model, self.head, self.tree
             self.gc()
 

@@ -16,6 +16,8 @@ Kind = Literal["scoring", "generation"]
 Event = GenerationPart | Output
 PAUSE, SETTLED = 0.004, 0.02
 """Seconds without a further request after which an idle server begins, and after which it begins in any case."""
+PATIENCE, LONGEST = 0.1, 1.0
+"""Those whom a scoring turn answered have this share of its time to ask again, and so many seconds at most."""
 
 
 class FullError(Exception):
@@ -58,6 +60,7 @@ class Lines:
         self._changed = threading.Condition()
         self._lines: dict[Kind, deque[Ticket]] = {"scoring": deque(), "generation": deque()}
         self._last: Kind = "generation"
+        self._expected, self._gathering_ends = 0, 0.0
         self._numbers = itertools.count()
         self._closed = False
 
@@ -91,6 +94,7 @@ class Lines:
             if not any(self._lines.values()):
                 self._changed.wait_for(lambda: self._closed or any(self._lines.values()), timeout)
                 self._let_settle()
+            self._gather()
             waiting = [kind for kind, line in self._lines.items() if line]
             if not waiting:
                 return None
@@ -102,6 +106,22 @@ class Lines:
         latest = time.perf_counter() + SETTLED
         while not self._closed and time.perf_counter() < latest and self._changed.wait(PAUSE):
             pass
+
+    def scored(self, count: int, seconds: float) -> None:
+        """A scoring turn of so many requests ended, and took so long."""
+        with self._changed:
+            self._expected = count + len(self._lines["scoring"])
+            self._gathering_ends = time.perf_counter() + min(PATIENCE * seconds, LONGEST)
+
+    def _gather(self) -> None:
+        """Wait for those whom the last turn answered, if requests of others wait already.
+
+        Else clients fall apart into groups that take turns, and each group reads the examples that all share.
+        """
+        line = self._lines["scoring"]
+        left = self._gathering_ends - time.perf_counter()
+        if line and left > 0 and not self._lines["generation"]:
+            self._changed.wait_for(lambda: self._closed or len(self._lines["scoring"]) >= self._expected, left)
 
     def take_scoring(self) -> list[Ticket]:
         """All scoring requests that wait."""

@@ -90,6 +90,8 @@ class Scheduler:
     def _run(self) -> None:
         try:
             self.session = self._load()
+            # Several hosts would have to keep the same ones.
+            self.session.keep_prefixes(isinstance(self.hosts, Alone))
             self.hosts.connect()
             self._prove()
             self.ready.set()
@@ -136,10 +138,12 @@ class Scheduler:
                 self.hosts.say(("idle",))
 
     def _score(self, session: BaseInferenceSession, tickets: list[Ticket]) -> None:
+        started = time.perf_counter()
         for kind in (LoglikelihoodRequest, RollingLoglikelihoodRequest):
             chosen = [ticket for ticket in tickets if isinstance(ticket.request, kind)]
             if chosen:
                 self._score_kind(session, chosen)
+        self.lines.scored(len(tickets), time.perf_counter() - started)
 
     def _score_kind(self, session: BaseInferenceSession, tickets: list[Ticket]) -> None:
         self.metrics.started(tickets)
