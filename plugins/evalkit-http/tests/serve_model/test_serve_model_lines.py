@@ -111,6 +111,30 @@ def test_scoring_that_waits_is_one_call(desk: Desk) -> None:
     assert desk.session.calls == [("scoring", 20)]
 
 
+def test_those_who_were_answered_together_are_waited_for() -> None:
+    """One asks again at once, the other a moment later: both are in the next turn."""
+    lines = Lines(10)
+    lines.scored(2, 8.0)
+    lines.join([Ticket(SCORE, lambda event: None)])
+    late = threading.Timer(0.1, lines.join, [[Ticket(SCORE, lambda event: None)]])
+    late.start()
+    assert lines.turn(5.0) == "scoring"
+    assert len(lines.take_scoring()) == 2
+    late.join()
+
+
+@pytest.mark.parametrize("others", [[], [Ticket(WRITE, lambda event: None)]])
+def test_nobody_waits_for_those_who_do_not_come(others: list[Ticket]) -> None:
+    """A tenth of the last turn's time and no longer; not at all where somebody else has waited."""
+    lines = Lines(10)
+    lines.scored(32, 0.1)
+    lines.join([Ticket(SCORE, lambda event: None), *others])
+    turns = {lines.turn(5.0)}
+    turns |= {lines.turn(5.0)} if others else set()
+    assert turns == {"scoring", "generation"} if others else turns == {"scoring"}
+    assert len(lines.take_scoring()) == 1
+
+
 def test_turns_alternate_between_those_that_wait(desk: Desk) -> None:
     """Neither kind waits for more than what came before it and one turn of the other."""
     desk.hold()
