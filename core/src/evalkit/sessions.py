@@ -27,7 +27,6 @@ from evalkit.requests import (
     RollingLoglikelihoodRequest,
     TokenCounts,
 )
-from evalkit.resident import ResidentPrefix
 from evalkit.scoring import (
     EncodedPair,
     ScoredTokens,
@@ -44,6 +43,7 @@ from evalkit.scoring.collect import Collector
 from evalkit.scoring.forest import SpanTable, build_forest, fresh_tokens
 from evalkit.scoring.pairs import encode_pairs_apart
 from evalkit.scoring.planner import TreeBatch, plan_forest
+from evalkit.scoring.resident import ResidentPrefix
 
 LEAST_BATCH_TOKENS = 16
 

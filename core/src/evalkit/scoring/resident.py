@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from evalkit.scoring import ScoredTokens, Scores, Span
 from evalkit.scoring.collect import Collector
 from evalkit.scoring.forest import Forest, SpanTable, build_forest
 from evalkit.scoring.planner import TreeBatch, plan_forest
+from evalkit.scoring.spans import ScoredTokens, Scores, Span
 
 if TYPE_CHECKING:
     from evalkit.sessions import TokenSession

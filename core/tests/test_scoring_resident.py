@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evalkit import resident
 from evalkit.errors import OutOfMemoryError
 from evalkit.requests import GenerationRequest, LoglikelihoodRequest, RollingLoglikelihoodRequest
-from evalkit.scoring import ScoredTokens, Span
+from evalkit.scoring import ScoredTokens, Span, resident
 from evalkit.testing.toy_cells import ToyCells
 
 LETTERS = st.text("abc", max_size=8)
