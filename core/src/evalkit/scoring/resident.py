@@ -34,7 +34,7 @@ class Chain:
 
     def kept(self, spans: Sequence[Span]) -> int:
         """Leading tokens that all these spans share with the chain and need not be read for: 0 if too few."""
-        shared = len(_shared([self.ids, *(span.ids for span in spans)]))
+        shared = _shared([self.ids, *(span.ids for span in spans)])
         first = min(span.start for span in spans)
         if first <= shared:
             # Scores at depths up to that of the first token which is read come from before, where they are known.
@@ -44,9 +44,10 @@ class Chain:
         return shared if shared >= LEAST else 0
 
     def _knows(self, first: int, tops: int) -> bool:
+        if self.scored is None or not self.scored.top:
+            return False
         # Whether a token is the likeliest is told by the likeliest.
-        known = self.scored and self.scored.top
-        return bool(known) and self.start <= first and len(known[0]) >= max(tops, 1)  # type: ignore[index]
+        return self.start <= first and len(self.scored.top[0]) >= max(tops, 1)
 
     def completed(self, span: Span, kept: int, rest: ScoredTokens) -> ScoredTokens:
         """All scores of a span of which `rest` are those behind the `kept` tokens."""
@@ -116,7 +117,7 @@ def _held(forest: Forest) -> tuple[int, ...]:
     return tuple(table.tokens[first : first + int(forest.fed[top])].tolist())
 
 
-def _shared(texts: Sequence[Sequence[int]]) -> list[int]:
-    """The tokens that all texts begin with."""
-    columns = takewhile(lambda column: len(set(column)) == 1, zip(*texts, strict=False))
-    return [column[0] for column in columns]
+def _shared(texts: Sequence[tuple[int, ...]]) -> int:
+    """How many tokens all texts begin with: those that the first and the last in order share."""
+    pairs = zip(min(texts), max(texts), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
