@@ -22,7 +22,7 @@ LAYERS = (
     {"engine", "results"},
     {"arrivals", "restarts"},
     {"scoring", "datasets"},
-    {"sessions", "tokenizers", "gguf_tokenizers", "tasks", "options", "hookspecs", "chat_templates"},
+    {"sessions", "span_sessions", "tokenizers", "gguf_tokenizers", "tasks", "options", "hookspecs", "chat_templates"},
     {"decoding"},
     {"cells", "prompts", "pumped", "writing"},
     {"plugins", "engines"},

@@ -18,7 +18,7 @@ from evalkit.scoring.planner import TreeBatch, plan_forest
 from evalkit.scoring.spans import ScoredTokens, Scores, Span
 
 if TYPE_CHECKING:
-    from evalkit.sessions import TokenSession
+    from evalkit.span_sessions import SpanSession
 
 LEAST = 16
 """Tokens from which on a prefix is worth keeping."""
@@ -65,7 +65,7 @@ class Chain:
 class ResidentPrefix:
     """Scores the spans of one call after another. `forget` it before the cache is used for anything else."""
 
-    def __init__(self, session: TokenSession) -> None:
+    def __init__(self, session: SpanSession) -> None:
         self._session = session
         self._queue: deque[TreeBatch] = deque()
         self._passes: Iterator[tuple[TreeBatch, Scores]] | None = None
