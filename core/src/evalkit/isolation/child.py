@@ -25,7 +25,7 @@ from evalkit.isolation.channel import Channel, Frame
 from evalkit.model import Model
 from evalkit.requests import GenerationPart
 
-PLAIN_CALLS = ("gc", "describe_execution", "apply_chat_template")
+PLAIN_CALLS = ("gc", "keep_prefixes", "describe_execution", "apply_chat_template")
 STREAMS = ("generate_continuous", "loglikelihood_continuous", "loglikelihood_rolling_continuous")
 
 

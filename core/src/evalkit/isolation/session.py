@@ -169,6 +169,10 @@ class IsolatedSession(RestartingSession):
                 yield from live.answered(frame["item"][0], from_plain(frame["item"][1]))
 
     # ── what the run asks ───────────────────────────────────────────────────────────────────────────────
+    def keep_prefixes(self, wanted: bool = True) -> None:
+        """Let the child's session keep prefixes. One that is started again keeps none: it is slower, no more."""
+        self._call("keep_prefixes", wanted=wanted)
+
     def gc(self) -> None:
         """Release reusable caches."""
         self._call("gc")
