@@ -56,7 +56,7 @@ def test_scores_are_those_of_a_fresh_session(asked: list[list[LoglikelihoodReque
 
 def likely(found: Any) -> Any:
     """The likely tokens of an output, without their exact numbers."""
-    return found and [[token.token_id if hasattr(token, "token_id") else token[0] for token in top] for top in found]
+    return found and [[token for token, _ in top] for top in found]
 
 
 def test_examples_are_read_once() -> None:

@@ -77,13 +77,6 @@ class BaseInferenceSession(ABC):
 
     __slots__ = ()
 
-    def keep_prefixes(self, wanted: bool = True) -> None:  # noqa: B027  # most sessions have nothing to keep
-        """Told where calls follow each other whose texts begin alike, as at a server.
-
-        What all texts of a scoring call begin with may then stay in the cache until something else is asked. No score
-        depends on it.
-        """
-
     @property
     def takes_messages(self) -> bool:
         """Whether conversations are sent as messages, because the chat template is applied elsewhere."""
@@ -114,6 +107,13 @@ class BaseInferenceSession(ABC):
     @abstractmethod
     def gc(self) -> None:
         """Release reusable caches between tasks; the model stays loaded."""
+
+    def keep_prefixes(self, wanted: bool = True) -> None:  # noqa: B027  # most sessions have nothing to keep
+        """Told where calls follow each other whose texts begin alike, as at a server.
+
+        What all texts of a scoring call begin with may then stay in the cache until something else is asked. No score
+        depends on it.
+        """
 
     @abstractmethod
     def close(self) -> None:

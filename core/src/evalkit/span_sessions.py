@@ -46,10 +46,16 @@ class SpanSession(ContinuousSession):
     def make_room(self, longest: int, total: int) -> None:
         """Told before passes begin: tokens of the longest text, answer included, and of all texts together."""
 
+    # ── what is kept and counted ────────────────────────────────────────────────────────────────────────
     def keep_prefixes(self, wanted: bool = True) -> None:
         """Where prefixes are shared, keep that of a scoring call for the next one."""
         self.forget_prefix()
         self._resident = ResidentPrefix(self) if wanted else None
+
+    def forget_prefix(self) -> None:
+        """Let go of what `keep_prefixes` kept: engines call it where they empty or free their cache."""
+        if self._resident is not None:
+            self._resident.forget()
 
     def count_computed(self, tokens: int) -> None:
         """Add tokens that went through the model, padding included."""
@@ -93,11 +99,6 @@ class SpanSession(ContinuousSession):
 
     def _budget(self, spans: list[Span], batch_size: int | None) -> int:
         return self.batch_tokens if batch_size is None else batch_size * max(len(span.fed) for span in spans)
-
-    def forget_prefix(self) -> None:
-        """Let go of what `keep_prefixes` kept: engines call it where they empty or free their cache."""
-        if self._resident is not None:
-            self._resident.forget()
 
     def _score_trees(self, spans: list[Span], batch_size: int | None) -> Iterator[tuple[int, ScoredTokens | str]]:
         """Each distinct token once. Where memory runs out, what is left is planned anew with half the budget."""

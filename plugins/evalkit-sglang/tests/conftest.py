@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from evalkit.model import Model
-from evalkit.testing.hardware import stand_in
+from evalkit.testing.doubles import stand_in
 from evalkit.testing.tiny import tiny_llama
 from evalkit_sglang.engine import SGLang
 from evalkit_sglang.session import SGLangSession

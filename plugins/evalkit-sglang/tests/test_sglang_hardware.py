@@ -16,10 +16,10 @@ from evalkit.engine import BaseInferenceSession
 from evalkit.model import Model
 from evalkit.requests import GenerationRequest, LoglikelihoodRequest
 from evalkit.testing.conformance import SessionConformance
-from evalkit.testing.decoders import check_greedy, logprob_errors
-from evalkit.testing.hardware import has_gpu
+from evalkit.testing.decoders import check_greedy, score_errors
 from evalkit.testing.models import registered_model
 from evalkit.testing.reference import reference_model
+from evalkit_sglang.device import has_gpu
 from evalkit_sglang.engine import SGLang
 
 ON_CPU = os.environ.get("EVALKIT_TEST_SGLANG_CPU") == "1"
@@ -73,5 +73,5 @@ class TestSGLang(SessionConformance):
 def test_scores_and_texts_are_those_of_transformers(real: BaseInferenceSession, smollm2: str) -> None:
     """The same weights in float32: the same scores within rounding, and the same greedy texts."""
     model = reference_model(Path(smollm2))
-    assert max(logprob_errors(real, model, REQUESTS)) < 5e-3
+    assert max(score_errors(real, model, REQUESTS)) < 5e-3
     check_greedy(real, model, [GenerationRequest(prompt=question, max_new_tokens=32) for question in QUESTIONS])

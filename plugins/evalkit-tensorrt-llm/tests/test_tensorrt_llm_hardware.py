@@ -15,10 +15,10 @@ from evalkit.engine import BaseInferenceSession
 from evalkit.model import Model
 from evalkit.requests import GenerationRequest, LoglikelihoodRequest
 from evalkit.testing.conformance import SessionConformance
-from evalkit.testing.decoders import check_greedy, logprob_errors
-from evalkit.testing.hardware import has_gpu
+from evalkit.testing.decoders import check_greedy, score_errors
 from evalkit.testing.models import registered_model
 from evalkit.testing.reference import reference_model
+from evalkit_tensorrt_llm.device import has_gpu
 from evalkit_tensorrt_llm.engine import TensorRTLLM
 
 OPTIONS: dict[str, Any] = {"dtype": "float16", "free_gpu_memory_fraction": 0.3, "sampler_type": "TRTLLMSampler"}
@@ -59,5 +59,6 @@ class TestTensorRTLLM(SessionConformance):
 def test_scores_and_texts_are_those_of_transformers(real: BaseInferenceSession, smollm2: str) -> None:
     """The same weights: the same scores within the rounding of float16, and texts that begin alike."""
     model = reference_model(Path(smollm2))
-    assert max(logprob_errors(real, model, REQUESTS)) < 0.1
-    check_greedy(real, model, [GenerationRequest(prompt=question, max_new_tokens=4) for question in QUESTIONS])
+    assert max(score_errors(real, model, REQUESTS)) < 0.1
+    asked = [GenerationRequest(prompt=question, max_new_tokens=32) for question in QUESTIONS]
+    check_greedy(real, model, asked, first=4)

@@ -19,6 +19,13 @@ from evalkit.testing.decoders import TEXT, check_greedy, logprob_errors
 from evalkit.testing.reference import reference_model
 from evalkit_vllm.session import VLLMSession
 
+DAMAGED = [
+    ("adapter_config.json", "{"),
+    ("adapter_config.json", "[]"),
+    ("adapter_model.safetensors", "no"),
+    ("adapter_model.safetensors", "\3" + "\0" * 7 + "[1]"),
+]
+
 
 @pytest.fixture
 def lora(llama_path: Path, tmp_path: Path) -> TinyAdapter:
@@ -37,7 +44,7 @@ def test_an_adapter_scores_as_the_merged_checkpoint(
         check_greedy(session, merged)
 
 
-@pytest.mark.parametrize(("name", "content"), [("adapter_config.json", "{"), ("adapter_model.safetensors", "no")])
+@pytest.mark.parametrize(("name", "content"), DAMAGED)
 def test_a_damaged_adapter_is_one_line(
     llama_path: Path, lora: TinyAdapter, open_session: Callable[..., VLLMSession], name: str, content: str
 ) -> None:

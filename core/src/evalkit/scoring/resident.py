@@ -7,7 +7,7 @@ each call would read anew the examples that the one before it has just read.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import TYPE_CHECKING
@@ -68,14 +68,14 @@ class ResidentPrefix:
     def __init__(self, session: SpanSession) -> None:
         self._session = session
         self._queue: deque[TreeBatch] = deque()
-        self._passes: Iterator[tuple[TreeBatch, Scores]] | None = None
+        self._passes: Generator[tuple[TreeBatch, Scores], None, None] | None = None
         self._chain = Chain()
 
     def forget(self) -> None:
         """Let go of the cache."""
         passes, self._passes, self._chain = self._passes, None, Chain()
         if passes is not None:
-            passes.close()  # type: ignore[attr-defined]
+            passes.close()
 
     def score(self, spans: list[Span], budget: int) -> Iterator[tuple[int, ScoredTokens, int]]:
         """Yield `(number, scores, tokens that no call before had)` of each span. Raises OutOfMemoryError."""
@@ -99,12 +99,15 @@ class ResidentPrefix:
                 self.forget()
 
     def _run(self, batches: Iterator[TreeBatch], kept: int) -> Iterator[tuple[TreeBatch, Scores]]:
-        """Hand batches to passes that never end: what is resident stays so between calls."""
         for batch in batches:
             if self._passes is None:
-                self._passes = self._session.score_forest(iter(self._queue.popleft, None))
+                self._passes = self._endless()
             self._queue.append(replace(batch, keep=batch.keep + kept, positions=batch.positions + kept))
             yield next(self._passes)
+
+    def _endless(self) -> Generator[tuple[TreeBatch, Scores], None, None]:
+        """Passes over what is queued, batch by batch: as they never end, what is resident stays so between calls."""
+        yield from self._session.score_forest(iter(self._queue.popleft, None))
 
 
 def _held(forest: Forest) -> tuple[int, ...]:

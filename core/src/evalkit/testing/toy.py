@@ -22,6 +22,10 @@ class Letters:
     eos_text = None
     vocab_size = 6
 
+    def encode_batch(self, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
+        """A token a letter."""
+        return [[".abcde".index(letter) for letter in text] for text in texts]
+
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         """A letter a token."""
         return "".join(".abcde"[token] for token in ids if not (skip_special and token == END))

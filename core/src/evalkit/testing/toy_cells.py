@@ -8,25 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.cells import CellSession
+from evalkit.testing.toy import Letters
 
-SIZE = 7
-
-
-class Letters:
-    """A tokenizer of which a token is a letter; the first ends a text."""
-
-    prefix_token_id = 1
-    eos_token_ids = frozenset({0})
-    eos_text = None
-    vocab_size = SIZE
-
-    def encode_batch(self, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
-        """A token a letter."""
-        return [[".abcdef".index(letter) for letter in text] for text in texts]
-
-    def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
-        """A letter a token."""
-        return "".join(".abcdef"[token] for token in ids if not (skip_special and token == 0))
+SIZE = Letters.vocab_size
 
 
 def scores_behind(text: Sequence[int]) -> NDArray[np.float32]:

@@ -123,16 +123,25 @@ def test_those_who_were_answered_together_are_waited_for() -> None:
     late.join()
 
 
-@pytest.mark.parametrize("others", [[], [Ticket(WRITE, lambda event: None)]])
-def test_nobody_waits_for_those_who_do_not_come(others: list[Ticket]) -> None:
-    """A tenth of the last turn's time and no longer; not at all where somebody else has waited."""
+def test_nobody_waits_long_for_those_who_do_not_come() -> None:
+    """The turn begins without them."""
     lines = Lines(10)
     lines.scored(32, 0.1)
-    lines.join([Ticket(SCORE, lambda event: None), *others])
-    turns = {lines.turn(5.0)}
-    turns |= {lines.turn(5.0)} if others else set()
-    assert turns == {"scoring", "generation"} if others else turns == {"scoring"}
+    lines.join([Ticket(SCORE, lambda event: None)])
+    assert lines.turn(5.0) == "scoring"
     assert len(lines.take_scoring()) == 1
+
+
+def test_a_generation_that_waits_is_not_held_up() -> None:
+    """Where generations wait as well nobody is gathered: the turn begins before the late one comes."""
+    lines = Lines(10)
+    lines.scored(2, 1000.0)
+    lines.join([Ticket(kind, lambda event: None) for kind in (SCORE, WRITE)])
+    late = threading.Timer(0.8, lines.join, [[Ticket(SCORE, lambda event: None)]])
+    late.start()
+    lines.turn(5.0)
+    assert lines.waiting("scoring") == 1
+    late.cancel()
 
 
 def test_turns_alternate_between_those_that_wait(desk: Desk) -> None:

@@ -41,6 +41,8 @@ class TransformersSession(TokenSession):
     def __init__(self, engine: Transformers, model: Model) -> None:
         self.model: Any = load_model(engine, model)
         config, generation = self.model.config, self.model.generation_config
+        self.attn_implementation = getattr(config, "_attn_implementation", None)
+        """The model's own; while a forest is scored another one is installed."""
         tokenizer = load_tokenizer(
             replace(model, revision=model.revision or engine.revision),
             trust_remote_code=engine.trust_remote_code,
@@ -204,7 +206,6 @@ class TransformersSession(TokenSession):
         """Release the model."""
         if not self._closed:
             self._closed = True
-            self.forget_prefix()
             del self.model, self.head, self.tree
             self.gc()
 
@@ -219,7 +220,7 @@ class TransformersSession(TokenSession):
             "device": str(self.device),
             "device_map": {k: str(v) for k, v in (getattr(self.model, "hf_device_map", None) or {}).items()} or None,
             "dtype": str(self.model.dtype).removeprefix("torch."),
-            "attn_implementation": getattr(config, "_attn_implementation", None),
+            "attn_implementation": self.attn_implementation,
             "quantization": str(getattr(method, "value", method)) if quantization else None,
             "max_length": self.max_length,
             "batch_tokens": self.batch_tokens,

@@ -33,7 +33,7 @@ def _rank(folder: Path) -> int:
     """vLLM's least rank that holds the adapter's."""
     try:
         rank = int(json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["r"])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"adapter {folder} has no adapter_config.json with a rank. Save it with PEFT") from error
     return next((size for size in RANKS if size >= rank), rank)
 
@@ -44,7 +44,7 @@ def _module_names(path: Path) -> list[str]:
         with path.open("rb") as file:
             # A length of eight bytes, and so much JSON: https://huggingface.co/docs/safetensors
             header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), path.stat().st_size)))
-    except (OSError, ValueError) as error:
+        tensors = [name.partition(".lora_")[0] for name in header if ".lora_" in name]
+    except (OSError, ValueError, TypeError) as error:
         raise ModelError(f"adapter file {path} is missing or damaged. Save it with PEFT") from error
-    tensors = (name.partition(".lora_")[0] for name in header if ".lora_" in name)
     return sorted({name.rpartition(".")[2] for name in tensors})

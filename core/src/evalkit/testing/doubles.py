@@ -1,4 +1,4 @@
-"""Libraries that need hardware: whether it is here, and what stands in for them where it is not."""
+"""What stands in for a library that needs other hardware."""
 
 from __future__ import annotations
 
@@ -7,15 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-
-
-def has_gpu() -> bool:
-    """Whether PyTorch sees a GPU."""
-    try:
-        import torch
-    except ModuleNotFoundError:
-        return False
-    return bool(torch.cuda.is_available())
 
 
 @contextmanager
