@@ -35,13 +35,15 @@ ROPE = {
 
 
 class Context:
-    """Room for `cells` tokens. Close it when it is done with. `exact` means float32 where options leave it open."""
+    """Room for `cells` tokens of `sequences`, until `close`. `exact` means float32 where options leave it open."""
 
-    def __init__(self, handle: Any, engine: LlamaCpp, cells: int, *, exact: bool) -> None:
-        self.cells = cells
+    def __init__(
+        self, handle: Any, engine: LlamaCpp, cells: int, *, exact: bool, sequences: int = MOST_SEQUENCES
+    ) -> None:
+        self.cells, self.sequences = cells, sequences
         self.vocabulary: int = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(handle))
         with logs.listening() as said:
-            self._context = llama_cpp.llama_init_from_model(handle, _params(engine, cells, exact))
+            self._context = llama_cpp.llama_init_from_model(handle, _params(engine, cells, exact, sequences))
         if not self._context:
             cause = said[0] if said else "it does not say why"
             problem = f"llama.cpp cannot make a context of {cells} tokens: {cause}"
@@ -112,12 +114,12 @@ def _pointer(array: NDArray[Any], kind: Any) -> Any:
     return array.ctypes.data_as(ctypes.POINTER(kind))
 
 
-def _params(engine: LlamaCpp, cells: int, exact: bool) -> Any:
+def _params(engine: LlamaCpp, cells: int, exact: bool, sequences: int) -> Any:
     params = llama_cpp.llama_context_default_params()
     params.n_ctx = cells
     params.n_batch, params.n_ubatch = engine.n_batch, min(engine.n_ubatch, engine.n_batch)
     # As many logits as sequences at least: llama.cpp aborts where they are fewer.
-    params.n_seq_max, params.n_outputs_max = MOST_SEQUENCES, MOST_LOGITS
+    params.n_seq_max, params.n_outputs_max = sequences, MOST_LOGITS
     # Sequences share cells, and a sliding window must not drop what other branches still need.
     params.kv_unified = params.swa_full = True
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evalkit.decoding.sequences import Bools, Floats, Ints, SequenceDecoder
-from evalkit_llamacpp.context import MOST_SEQUENCES
 
 if TYPE_CHECKING:
     from evalkit_llamacpp.session import LlamaCppSession
@@ -23,7 +22,7 @@ class LlamaCppDecoder(SequenceDecoder):
     def reset(self) -> int:
         """Forget all sequences."""
         self.context.clear()
-        self._free = list(range(1, MOST_SEQUENCES))
+        self._free = list(range(1, self.context.sequences))
         return 0
 
     def join(self) -> int:

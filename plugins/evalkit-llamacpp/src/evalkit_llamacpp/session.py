@@ -52,6 +52,8 @@ class LlamaCppSession(TokenSession):
         self.keeps_state = bool(
             llama_cpp.llama_model_is_recurrent(self.model) or llama_cpp.llama_model_is_hybrid(self.model)
         )
+        self.sequences = ROWS[self.device] + 1 if self.keeps_state else MOST_SEQUENCES
+        """Room for the state of each is made beforehand."""
         # What a state has read cannot be taken back.
         self.draft_tokens = 0 if self.keeps_state else engine.draft_tokens
         self.shares_prefixes = engine.share_prefixes and not self.keeps_state
@@ -85,7 +87,8 @@ class LlamaCppSession(TokenSession):
         """The context, emptied."""
         if self._context is None:
             # In steps, so that tasks of like lengths keep one context.
-            self._context = Context(self.model, self.engine, -(-self._cells // 256) * 256, exact=self.is_exact)
+            cells = -(-self._cells // 256) * 256
+            self._context = Context(self.model, self.engine, cells, exact=self.is_exact, sequences=self.sequences)
         self._context.clear()
         return self._context
 
@@ -120,7 +123,7 @@ class LlamaCppSession(TokenSession):
         """Generate continuously; a prefix that prompts share is read once."""
         refused, plain = decoding.without_beams(requests)
         yield from refused
-        rows = min(batch_size or ROWS[self.device], MOST_SEQUENCES - 1)
+        rows = min(batch_size or ROWS[self.device], self.sequences - 1)
         yield from decoding.with_backoff(self._stream, plain, rows)
 
     def _stream(self, items: list[DecodeRequest], rows: int) -> Iterator[tuple[int, GenerationOutput]]:
@@ -134,7 +137,7 @@ class LlamaCppSession(TokenSession):
             decoder = LlamaCppDecoder(self)
             return decoding.live(decoder, self.tokenizer, left, self._limits(decoder, rows), wants_parts)
 
-        yield from decoding.live_with_backoff(run, feed, min(ROWS[self.device], MOST_SEQUENCES - 1))
+        yield from decoding.live_with_backoff(run, feed, ROWS[self.device])
 
     def _limits(self, decoder: LlamaCppDecoder, rows: int) -> decoding.Limits:
         return decoding.Limits(
