@@ -22,7 +22,8 @@ LAYERS = (
     {"engine", "results"},
     {"arrivals", "restarts"},
     {"scoring", "datasets"},
-    {"sessions", "span_sessions", "tokenizers", "gguf_tokenizers", "tasks", "options", "hookspecs", "chat_templates"},
+    {"sessions", "span_sessions", "tokenizers", "gguf_tokenizers", "chat_templates", "generation_configs"}
+    | {"tasks", "options", "hookspecs"},
     {"decoding"},
     {"cells", "prompts", "pumped", "writing"},
     {"plugins", "engines"},

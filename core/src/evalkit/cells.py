@@ -42,6 +42,8 @@ class CellSession(TokenSession):
     drafted_pass = 0
     cache_tokens: int | None = None
     """As in `evalkit.decoding.Limits`; free cells, at most a quarter, come on top."""
+    adjust: decoding.Adjust | None = None
+    """What the checkpoint asks of every text that is generated: penalties, forbidden tokens."""
 
     # ── primitives ──────────────────────────────────────────────────────────────────────────────────────
     @abstractmethod
@@ -98,15 +100,19 @@ class CellSession(TokenSession):
         yield from decoding.with_backoff(self._stream, plain, batch_size or self.rows)
 
     def _stream(self, items: list[DecodeRequest], rows: int) -> Iterator[tuple[int, GenerationOutput]]:
-        yield from decoding.stream(self.decoder(), self.tokenizer, items, self._limits(rows))
+        yield from decoding.stream(self.decoder(), self.tokenizer, items, self._limits(rows), choose=self._choose)
 
     def decode_live(self, feed: decoding.Feed, wants_parts: Callable[[int], bool]) -> decoding.LiveAnswers:
         """Generate for a feed."""
-        yield from decoding.live_with_backoff(
-            lambda left, rows: decoding.live(self.decoder(), self.tokenizer, left, self._limits(rows), wants_parts),
-            feed,
-            self.rows,
-        )
+
+        def run(left: decoding.Feed, rows: int) -> decoding.LiveAnswers:
+            limits = self._limits(rows)
+            return decoding.live(self.decoder(), self.tokenizer, left, limits, wants_parts, choose=self._choose)
+
+        yield from decoding.live_with_backoff(run, feed, self.rows)
+
+    def _choose(self, row: decoding.Row, logits: Floats) -> None:
+        decoding.choose(self.tokenizer, row, logits, self.adjust)
 
     def decoder(self) -> decoding.Decoder:
         """What generates; an engine may have one that keeps sequences apart."""

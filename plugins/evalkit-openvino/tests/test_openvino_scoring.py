@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import GenerationConfig
 
 from evalkit.errors import ConfigError, ModelError, ModelNotFoundError
 from evalkit.model import Model
@@ -25,6 +29,7 @@ from evalkit.testing.decoders import (
 )
 from evalkit.testing.reference import reference_model
 from evalkit_openvino.engine import OpenVINO
+from evalkit_openvino.export import exported
 from evalkit_openvino.session import OpenVINOSession
 
 NAMES = ["llama", "mistral"]
@@ -60,6 +65,23 @@ def test_greedy_is_that_of_transformers(name: str, models: dict[str, Any], reque
     check_greedy(request.getfixturevalue(name), models[name])
 
 
+@pytest.mark.parametrize(
+    "asked", [{"repetition_penalty": 1.3}, {"no_repeat_ngram_size": 2}, {"bad_words_ids": [[35], [44, 45]]}], ids=str
+)
+def test_what_the_checkpoint_asks_of_every_text_holds(
+    asked: dict[str, Any], llama_path: Path, models: dict[str, Any], tmp_path: Path
+) -> None:
+    """Penalties and forbidden tokens of generation_config.json count, as they do in `model.generate`."""
+    folder = tmp_path / "ir"
+    shutil.copytree(exported(OpenVINO(), Model(str(llama_path))), folder)
+    settings_of = folder / "generation_config.json"
+    settings_of.write_text(json.dumps(json.loads(settings_of.read_text(encoding="utf-8")) | asked), encoding="utf-8")
+    model = copy.copy(models["llama"])
+    model.generation_config = GenerationConfig.from_pretrained(folder)
+    with OpenVINO().build(Model(str(folder), tokenizer_path=str(llama_path))) as session:
+        check_greedy(session, model)
+
+
 def test_each_token_is_computed_once(llama: OpenVINOSession) -> None:
     """Shared contexts and shared beginnings of continuations cost nothing further."""
     check_each_token_is_computed_once(llama)
@@ -72,10 +94,6 @@ def test_rolling_windows_cover_long_texts(llama: OpenVINOSession) -> None:
 
 def test_an_exported_folder_is_taken_as_it_is(llama: OpenVINOSession, llama_path: Path, tmp_path: Path) -> None:
     """A folder with an openvino_model.xml needs no export; its tokenizer may be elsewhere."""
-    import shutil
-
-    from evalkit_openvino.export import exported
-
     folder = tmp_path / "ir"
     shutil.copytree(exported(OpenVINO(), Model(str(llama_path))), folder)
     pair = LoglikelihoodRequest("The sky is", " blue")

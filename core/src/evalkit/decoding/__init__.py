@@ -4,10 +4,11 @@ from evalkit.decoding.continuous import stream, with_backoff, without_beams
 from evalkit.decoding.group import Decoder, Limits
 from evalkit.decoding.live import Feed, LiveAnswers, live, live_with_backoff
 from evalkit.decoding.rows import Row, make_output, make_rows, merge, take
-from evalkit.decoding.sampling import choose, generator
+from evalkit.decoding.sampling import Adjust, choose, generator
 from evalkit.decoding.sequences import SequenceDecoder
 
 __all__ = [
+    "Adjust",
     "Decoder",
     "Feed",
     "Limits",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,6 +13,8 @@ from evalkit.scoring import Tokenizer
 from evalkit.scoring.logits import log_softmax
 
 Floats = NDArray[np.float32]
+Adjust = Callable[[Sequence[int], Floats], Floats]
+"""From a text's tokens and the logits behind it to those that its next token is chosen by; it changes neither."""
 
 
 def generator(request: GenerationRequest, sample: int) -> np.random.Generator:
@@ -18,11 +22,13 @@ def generator(request: GenerationRequest, sample: int) -> np.random.Generator:
     return np.random.default_rng(None if request.seed is None else request.seed + sample)
 
 
-def choose(tokenizer: Tokenizer, row: Row, logits: Floats) -> None:
+def choose(tokenizer: Tokenizer, row: Row, logits: Floats, adjust: Adjust | None = None) -> None:
     """Take the row's next token. `logits` is [vocabulary] in float32, and is not changed."""
     request, allowed = row.request, logits
+    if adjust is not None:
+        allowed = adjust((*row.item.prompt, *row.watch.ids), logits)
     if len(row.watch.ids) < request.min_new_tokens and tokenizer.eos_token_ids:
-        allowed = logits.copy()
+        allowed = allowed.copy()
         allowed[list(tokenizer.eos_token_ids)] = -np.inf
     token = next_token(allowed, request, row.generator)
     if request.logprobs is not None:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import openvino as ov
+import torch
 from numpy.typing import NDArray
-from transformers import AutoConfig
+from transformers import AutoConfig, GenerationConfig
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from evalkit.cells import CellSession
+from evalkit.decoding import Adjust
 from evalkit.errors import ConfigError, ModelError, one_line
+from evalkit.generation_configs import checkpoint_processors
 from evalkit.memory import memory_errors
 from evalkit.model import Model
 from evalkit.tokenizers import context_length, load_tokenizer
@@ -49,6 +54,7 @@ class OpenVINOSession(CellSession):
             batch_tokens=engine.batch_tokens,
         )
         self.draft_tokens = engine.draft_tokens
+        self.adjust = _adjust(folder)
         self._graph: Any = self._read(folder)
         self._request: Any = None
         self._positions = np.zeros(0, np.int64)
@@ -176,6 +182,22 @@ class OpenVINOSession(CellSession):
         }
 
 
+def _adjust(folder: Path) -> Adjust | None:
+    """What the checkpoint's generation settings ask of every text."""
+    if not (folder / GENERATION_CONFIG_NAME).is_file():
+        return None
+    processors = checkpoint_processors(GenerationConfig.from_pretrained(folder))
+    if not processors:
+        return None
+
+    def adjust(ids: Sequence[int], logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        scores = processors(torch.tensor([ids]), torch.from_numpy(logits)[None])
+        adjusted: NDArray[np.float32] = scores[0].numpy()
+        return adjusted
+
+    return adjust
+
+
 def layer_windows(config: Any) -> list[int | None]:
     """The sliding window of each layer, None where it attends to everything."""
     window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
@@ -187,7 +209,7 @@ def layer_windows(config: Any) -> list[int | None]:
 
 def _end_tokens(folder: Path, config: Any) -> list[int]:
     """What ends a text, by the generation settings of the checkpoint."""
-    path = folder / "generation_config.json"
+    path = folder / GENERATION_CONFIG_NAME
     found = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") if path.is_file() else None
     found = getattr(config, "eos_token_id", None) if found is None else found
     return [] if found is None else [found] if isinstance(found, int) else list(found)

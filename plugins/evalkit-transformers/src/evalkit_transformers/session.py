@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from evalkit import decoding
+from evalkit.generation_configs import checkpoint_processors
 from evalkit.model import Model
 from evalkit.requests import GenerationOutput
 from evalkit.scoring import ScoredTokens, Scores, Span
@@ -31,7 +32,6 @@ from evalkit_transformers.load import (
 )
 from evalkit_transformers.memory import keep_freed_memory, memory_errors, padding, return_freed_memory
 from evalkit_transformers.packed import pack_weights
-from evalkit_transformers.sampling import checkpoint_processors
 from evalkit_transformers.tree import Tree
 
 
