@@ -93,7 +93,7 @@ def parse() -> argparse.Namespace:
 
 def run_job(job: str, pythons: dict[str, str], checkpoint: str, options: argparse.Namespace) -> None:
     """Alternate the systems over the rounds and print the job's table."""
-    from floor import dense_floor
+    from floor import dense_floors
     from jobs import write_requests
 
     with tempfile.TemporaryDirectory() as folder:
@@ -108,7 +108,7 @@ def run_job(job: str, pythons: dict[str, str], checkpoint: str, options: argpars
             except CrashedError as error:
                 crashed[name] = str(error)
         reports: dict[str, list[dict[str, Any]]] = {name: [] for name in workers}
-        floors: list[float] = []
+        floors: list[dict[str, float]] = []
         for _ in range(options.rounds):
             for name in [name for name in workers if name not in crashed]:
                 try:
@@ -117,7 +117,7 @@ def run_job(job: str, pythons: dict[str, str], checkpoint: str, options: argpars
                     crashed[name] = str(error)
             ours = reports["evalkit"][-1]
             if ours["scored"] and options.engine == "transformers":
-                floors.append(dense_floor(checkpoint, options.dtype, ours["tokens"]["unique"], ours["scored"]))
+                floors.append(dense_floors(checkpoint, options.dtype, **ours["scored"]))
         for worker in workers.values():
             worker.close()
     print(f"\n{job}: {count} requests, {options.engine}, {options.dtype}")
@@ -125,10 +125,11 @@ def run_job(job: str, pythons: dict[str, str], checkpoint: str, options: argpars
     print_table(answered, {name: workers[name].start_seconds for name in answered})
     for name, problem in crashed.items():
         print(f"  {name:10} {problem}", flush=True)
-    if floors:
-        floor, ours = statistics.median(floors), statistics.median(r["seconds"] for r in reports["evalkit"])
-        spread = f"{min(floors):.2f}-{max(floors):.2f}"
-        print(f"  {'floor':10} {floor:8.2f} s ({spread})  evalkit is at {floor / ours:.0%} of it", flush=True)
+    for kind in floors[0] if floors else ():
+        seconds = [found[kind] for found in floors]
+        floor, ours = statistics.median(seconds), statistics.median(r["seconds"] for r in reports["evalkit"])
+        spread = f"{min(seconds):.2f}-{max(seconds):.2f}"
+        print(f"  floor, {kind:5} rows {floor:6.2f} s ({spread})  evalkit is at {floor / ours:.0%} of it", flush=True)
 
 
 def print_table(reports: dict[str, list[dict[str, Any]]], starts: dict[str, float]) -> None:

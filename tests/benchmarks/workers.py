@@ -53,8 +53,11 @@ class Evalkit:
         self.asked = asked
         return [output.text if hasattr(output, "text") else output.logprob for output in outputs]
 
-    def scored_rows(self):
-        """Distinct positions at which the last job needed logits; outside the time that counts."""
+    def least_work(self):
+        """What the last job had to compute: distinct tokens, and positions with logits; outside the time that counts.
+
+        Tokens come as runs in which no text branches off: how many are before each, and its own.
+        """
         from evalkit.requests import GenerationRequest, LoglikelihoodRequest
         from evalkit.scoring import rolling_spans, truncated_span
         from evalkit.scoring.forest import SpanTable, build_forest
@@ -70,7 +73,10 @@ class Evalkit:
             texts = session.tokenizer.encode_batch([request.text for request in self.asked])
             prefix = session.tokenizer.prefix_token_id
             spans = [span for ids in texts for span in rolling_spans(tuple(ids), prefix, session.max_length)]
-        return sum(len(batch.rows) for batch in plan_forest(build_forest(SpanTable.of(spans)), 1 << 40))
+        forest = build_forest(SpanTable.of(spans))
+        scored = sum(len(batch.rows) for batch in plan_forest(forest, 1 << 40))
+        runs = [(int(before), int(fed)) for before, fed in zip(forest.begin, forest.fed, strict=True) if fed]
+        return {"runs": runs, "scored": scored}
 
 
 class LmEval:
@@ -222,7 +228,7 @@ def main() -> None:
         seconds = time.perf_counter() - started
         found = {"seconds": seconds, "answers": answers, "tokens": worker.tokens, "peak_mib": peak_memory()}
         if system == "evalkit":
-            found["scored"] = worker.scored_rows()
+            found["scored"] = worker.least_work()
         print(json.dumps(found), file=stdout, flush=True)
 
 
