@@ -27,8 +27,8 @@ from evalkit_http.security import (
     Tokens,
     allowed_model,
     allowed_path,
-    check_arguments,
     check_bind,
+    checked_arguments,
     requires,
     secure,
     without_tokens,
@@ -309,6 +309,21 @@ def test_no_secret_is_logged(serve: Serve, caplog: pytest.LogCaptureFixture) -> 
     assert not any(token in text for token in (SUBMITTER, ADMIN))
 
 
+def test_loggers_below_are_clean_too(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """A record of any module of the servers, a secret inside an exception among its arguments included."""
+    serve(tokens=TOKENS)
+    below = logging.getLogger("evalkit_http.openai.scheduler")
+    with caplog.at_level(logging.INFO):
+        below.warning("asked with %s: %s (%d)", ADMIN, RuntimeError(f"no {SUBMITTER}"), 3)
+        below.warning("%(token)s", {"token": READER})
+        logging.getLogger("somebody.else").warning("kept as it is: %s", [1])
+    assert [record.getMessage() for record in caplog.records[-3:]] == [
+        "asked with ***: no *** (3)",
+        "***",
+        "kept as it is: [1]",
+    ]
+
+
 def test_secrets_of_every_kind_are_cleaned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tokens, headers, secrets of the environment and shapes of keys; plain words stay."""
     monkeypatch.setenv("SOME_API_KEY", "a-secret-of-the-environment")
@@ -402,7 +417,7 @@ def test_models_and_arguments_are_checked(tmp_path: Path) -> None:
     limits = SecuritySettings(model_roots=(tmp_path,), output_roots=(tmp_path,))
     assert allowed_model("Qwen/Qwen3-4B", limits) == "Qwen/Qwen3-4B"
     assert allowed_model(str(tmp_path), limits) == str(tmp_path)
-    check_arguments({"pretrained": str(tmp_path / "a"), "dtype": "bfloat16", "n": [1, 2]}, limits)
+    checked_arguments({"pretrained": str(tmp_path / "a"), "dtype": "bfloat16", "n": [1, 2]}, limits)
     for arguments in (
         {"pretrained": "/etc"},
         {"deep": [{"peft": "../other"}]},
@@ -410,12 +425,12 @@ def test_models_and_arguments_are_checked(tmp_path: Path) -> None:
         {"path": "file:///etc/passwd"},
     ):
         with pytest.raises(ForbiddenError):
-            check_arguments(arguments, limits)
+            checked_arguments(arguments, limits)
     for value in (True, "true", 1):
         with pytest.raises(ForbiddenError, match="trust_remote_code"):
-            check_arguments({"a": {"trust_remote_code": value}}, limits)
+            checked_arguments({"a": {"trust_remote_code": value}}, limits)
         with pytest.raises(ForbiddenError, match="trust_remote_code"):
-            check_arguments({"Trust-Remote-Code": value}, limits)
+            checked_arguments({"Trust-Remote-Code": value}, limits)
     for value in (False, None, 0, "false", "No"):
-        check_arguments({"trust_remote_code": value}, limits)
-    check_arguments({"trust_remote_code": True}, SecuritySettings(trust_remote_code=True))
+        checked_arguments({"trust_remote_code": value}, limits)
+    checked_arguments({"trust_remote_code": True}, SecuritySettings(trust_remote_code=True))

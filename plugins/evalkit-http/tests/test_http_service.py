@@ -16,6 +16,7 @@ import pytest
 
 from evalkit.runner import evaluate
 from evalkit.testing.waiting import eventually
+from evalkit_http.service.process import PYTHON, child_environment
 from evalkit_http.service.webhooks import signature
 
 FAKE = {"model": "evalkit.testing.fake:Fake", "model_args": {"pretrained": "any"}}
@@ -52,6 +53,42 @@ def test_samples_and_log_can_be_fetched(serve: Serve) -> None:
     assert "starter_questions" in server.client.log(id)
     for path in ("samples/nothing", "samples/..%2F..%2Fjobs", "samples/%2Fetc%2Fpasswd"):
         assert httpx.get(f"{server.url}/jobs/{id}/{path}").status_code == 404
+
+
+def test_names_that_no_file_has_are_not_found(serve: Serve) -> None:
+    """A task's name that is longer than a file's may be is no bug of the server."""
+    server = serve()
+    id = server.run(**QUICK)["job_id"]
+    assert httpx.get(f"{server.url}/jobs/{id}/samples/{'n' * 300}").status_code == 404
+
+
+def test_a_log_is_not_cut_through_a_secret(serve: Serve) -> None:
+    """Only whole lines are shown: the tail of a secret looks like nothing."""
+    server = serve()
+    id = server.run(**QUICK)["job_id"]
+    log = server.service.scheduler.folder(server.service.store.find(id)) / "job.log"
+    log.write_text(f"before\nthe key is hf_{'a' * 20}\nafter\n")
+    shown = lambda most: httpx.get(f"{server.url}/jobs/{id}/log", params={"most": most}).text  # noqa: E731
+    assert shown(1000) == "before\nthe key is ***\nafter\n"
+    assert shown(15) == "after\n"
+    assert shown(3) == ""
+
+
+def test_programs_of_jobs_and_reports_have_no_secret_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They import nothing from the working folder, and know neither tokens nor what signs webhooks."""
+    for name in ("EVALKIT_WEBHOOK_SECRET", "EVALKIT_TOKENS"):
+        monkeypatch.setenv(name, "s" * 20)
+    assert "s" * 20 not in child_environment().values()
+    assert "-P" in PYTHON
+
+
+def test_a_report_imports_nothing_from_the_working_folder(serve: Serve, tmp_path: Path) -> None:
+    """A file that is called like a library stays unread."""
+    server = serve()
+    id = server.run(**QUICK)["job_id"]
+    (tmp_path / "evalkit.py").write_text("open('imported', 'w').close()")
+    httpx.get(f"{server.url}/jobs/{id}/report", timeout=120)
+    assert not (tmp_path / "imported").exists()
 
 
 def test_no_samples_where_none_are_wanted(serve: Serve) -> None:

@@ -61,6 +61,16 @@ def serve(
     webhook_host: Annotated[
         list[str] | None, typer.Option(metavar="HOST", help="A host that jobs may notify; * for any. Repeatable.")
     ] = None,
+    endpoint_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="HOST", help="A host that requests may name as base_url; it may get the server's keys. Repeatable."
+        ),
+    ] = None,
+    allow_engine_options: Annotated[
+        bool,
+        typer.Option("--allow-engine-options", help="Let requests hand mappings and programs to a backend: any code."),
+    ] = False,
     allow_code_execution: Annotated[
         bool, typer.Option("--allow-code-execution", help="Let requests run what a model writes, in a sandbox.")
     ] = False,
@@ -99,6 +109,8 @@ def serve(
         checkpoint_wait=checkpoint_wait,
         data_dir=str(data_dir) if data_dir else None,
         webhook_hosts=tuple(webhook_host or ()),
+        endpoint_hosts=tuple(endpoint_host or ()),
+        allow_engine_options=allow_engine_options,
         allow_references=allow_references,
         allow_code_execution=allow_code_execution,
         security=security,

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 from pathlib import Path
 
 from fastapi import HTTPException
 
 from evalkit.errors import one_line
-from evalkit_http.security import without_tokens
 from evalkit_http.service.evaluation import run_folder
+from evalkit_http.service.process import PYTHON, child_environment
 from evalkit_http.service.protocol import JobStatus
 from evalkit_http.service.service import Service
 
@@ -39,14 +37,13 @@ async def make_report(job_id: str, here: Service) -> Path:
 
 async def _make(run: Path, path: Path) -> None:
     part = path.with_name(f"part-{path.name}")
-    words = ("-m", "evalkit", "report", str(run), "--html", str(part))
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *words,
+        *PYTHON,
+        *("evalkit", "report", str(run), "--html", str(part)),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
-        env=without_tokens(os.environ),
+        env=child_environment(),
     )
     try:
         _, said = await asyncio.wait_for(process.communicate(), SECONDS)

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 from evalkit.engine import REDACTED, SECRET_SHAPE, SHORTEST_PART, SHORTEST_SECRET, redact
@@ -13,7 +14,8 @@ from evalkit_http.security.tokens import Tokens
 
 WORD = re.compile(r"[^\s\"'=&?,;<>(){}\[\]]{8,}")
 BEARER = re.compile(r"(?i)\b(bearer|basic)\s+\S+")
-LOGGERS = ("uvicorn.access", "uvicorn.error", "evalkit_http")
+LOGGERS = re.compile(r"(uvicorn|asyncio|evalkit\w*)(\.|$)")
+RecordFactory = Callable[..., logging.LogRecord]
 
 
 class Cleaner:
@@ -42,31 +44,46 @@ class Cleaner:
         return any(part in word for part in self._parts) or self.tokens.holds(word)
 
 
-class RedactingFilter(logging.Filter):
-    """Cleans each record, its arguments and its traceback."""
+class CleanRecords:
+    """Makes log records that hold no secrets, of the servers and of all below them.
 
-    def __init__(self, cleaner: Cleaner) -> None:
-        super().__init__()
+    A filter of a logger sees no record of the loggers below it, and handlers come and go: records are made once.
+    """
+
+    def __init__(self, make: RecordFactory, cleaner: Cleaner) -> None:
+        self.make = make
         self.cleaner = cleaner
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Clean the record in place; it is always kept."""
+    def __call__(self, *given: Any, **more: Any) -> logging.LogRecord:
+        """A record; its message, arguments and traceback are clean."""
+        record = self.make(*given, **more)
+        if LOGGERS.match(record.name):
+            self._clean(record)
+        return record
+
+    def _clean(self, record: logging.LogRecord) -> None:
         # Arguments stay arguments: uvicorn's own formatter takes them apart.
         record.msg = self._value(record.msg)
         if isinstance(record.args, tuple):
             record.args = tuple(map(self._value, record.args))
+        elif record.args:
+            record.args = {name: self._value(value) for name, value in record.args.items()}
         if record.exc_info and record.exc_info[0]:
             record.exc_text = self.cleaner.text("".join(traceback.format_exception(*record.exc_info)).rstrip())
-        return True
 
     def _value(self, value: Any) -> Any:
-        return self.cleaner.text(value) if isinstance(value, str) else value
+        """`value`, or clean text in place of what would be written with a secret in it: an exception, say."""
+        if value is None or isinstance(value, (int, float)):
+            return value
+        text = str(value)
+        cleaned = self.cleaner.text(text)
+        return value if cleaned == text else cleaned
 
 
 def redact_logs(cleaner: Cleaner) -> None:
     """Clean what the servers log from now on; replaces the cleaner of an earlier server in this process."""
-    for name in LOGGERS:
-        logger = logging.getLogger(name)
-        for old in [item for item in logger.filters if isinstance(item, RedactingFilter)]:
-            logger.removeFilter(old)
-        logger.addFilter(RedactingFilter(cleaner))
+    make = logging.getLogRecordFactory()
+    if isinstance(make, CleanRecords):
+        make.cleaner = cleaner
+    else:
+        logging.setLogRecordFactory(CleanRecords(make, cleaner))

@@ -25,7 +25,9 @@ class ServerArgs:
     `state_dir` keeps the jobs; its default is the folder `service` below that of runs. `devices` are names such as
     "cuda:1" or "cpu"; empty: all GPUs of the machine and `cpu_slots` slots without one. `free_port` takes any free port
     instead of `port`. `security` says who may ask and for which paths; by default it has the tokens of EVALKIT_TOKENS.
-    Webhooks go to `webhook_hosts` alone ("*": to any). `allow_references` lets requests name engines and tasks that no
+    Webhooks go to `webhook_hosts` alone ("*": to any). Requests may let a job ask endpoints at `endpoint_hosts` alone,
+    which may then get secrets of the environment. `allow_engine_options` lets requests hand mappings to a backend and
+    name programs, which can run any code. `allow_references` lets requests name engines and tasks that no
     plugin registered, by "module:attribute" or by file: that is, run any code.
     """
 
@@ -45,6 +47,8 @@ class ServerArgs:
     data_dir: str | None = None
     webhook_hosts: tuple[str, ...] = ()
     webhook_secret: str | None = field(default=None, repr=False)
+    endpoint_hosts: tuple[str, ...] = ()
+    allow_engine_options: bool = False
     allow_references: bool = False
     allow_code_execution: bool = False
     free_port: bool = False

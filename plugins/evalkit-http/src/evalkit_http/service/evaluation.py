@@ -70,7 +70,10 @@ def samples_file(job: Job, folder: Path, task: str) -> Path | None:
     """The samples of a task; None where the job has none of that name."""
     run = run_folder(job, folder)
     path = sample_path(run, task)
-    return path if path.parent == run and path.is_file() else None
+    try:
+        return path if path.parent == run and path.is_file() else None
+    except (OSError, ValueError):  # no file has such a name
+        return None
 
 
 def _drop_samples(run: Path) -> None:

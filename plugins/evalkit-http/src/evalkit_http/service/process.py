@@ -17,6 +17,15 @@ WEBHOOK_SECRET = "EVALKIT_WEBHOOK_SECRET"
 MARK = "EVALKIT_JOB_FOLDER"
 """In the environment of a job's process and of all that it starts: how they are found again."""
 SWEEP_SECONDS = 30
+# Without -P a file of the working folder, of a checkpoint, say, would be imported in place of a library.
+PYTHON = (sys.executable, "-P", "-m")
+
+
+def child_environment() -> dict[str, str]:
+    """This process's environment without the secrets that only the server itself needs."""
+    kept = without_tokens(os.environ)
+    kept.pop(WEBHOOK_SECRET, None)
+    return kept
 
 
 async def start(words: Sequence[str], folder: Path, log: Path, environment: Mapping[str, str]) -> Process:
@@ -24,17 +33,14 @@ async def start(words: Sequence[str], folder: Path, log: Path, environment: Mapp
 
     Call it in the thread that lives as long as the server: the child dies with the thread that started it.
     """
-    kept = without_tokens(os.environ)
-    kept.pop(WEBHOOK_SECRET, None)
-    # Without -P a file of the working folder, of a checkpoint, say, would be imported in place of a library.
-    command = (sys.executable, "-P", "-m", "evalkit_http.service.child", str(os.getpid()), *words)
+    command = (*PYTHON, "evalkit_http.service.child", str(os.getpid()), *words)
     with log.open("ab") as output:
         return await asyncio.create_subprocess_exec(
             *command,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            env={**kept, **environment, MARK: str(folder.absolute())},
+            env={**child_environment(), **environment, MARK: str(folder.absolute())},
             start_new_session=True,
         )
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request
@@ -35,6 +37,7 @@ READ, SUBMIT = [Depends(requires("read"))], [Depends(requires("submit"))]
 RETRY_SECONDS = 30
 MOST_JOBS = 1000
 LOG_BYTES = 2**20
+LINE_END = re.compile(r"[\r\n]+")
 ERRORS: dict[int | str, dict[str, Any]] = {404: {"description": "There is no such job, or no such file of it."}}
 Key = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=200)]
 
@@ -143,9 +146,19 @@ def samples(job_id: str, task: str, here: Here) -> FileResponse:
 
 @router.get("/jobs/{job_id}/log", dependencies=READ, tags=["jobs"], responses=ERRORS, response_class=PlainTextResponse)
 def log(job_id: str, here: Here, most: Annotated[int, Query(ge=1, le=64 * LOG_BYTES)] = LOG_BYTES) -> str:
-    """The last `most` bytes of what a job's process printed, without secrets."""
-    text = tail(here.scheduler.folder(_job(job_id, here)) / LOG, most)
+    """The whole lines in the last `most` bytes of what a job's process printed, without secrets."""
+    text = _last_lines(here.scheduler.folder(_job(job_id, here)) / LOG, most)
     return Cleaner(here.args.guards.tokens).text(text)
+
+
+def _last_lines(path: Path, most: int) -> str:
+    """The whole lines among the last `most` bytes: nobody would know the rest of a secret that was cut."""
+    text = tail(path, most)
+    is_cut = path.is_file() and path.stat().st_size > most
+    if not is_cut:
+        return text
+    end = LINE_END.search(text)
+    return text[end.end() :] if end else ""
 
 
 @router.get("/queue", dependencies=READ, tags=["server"])

@@ -20,7 +20,7 @@ from evalkit.specs import EngineSpec
 from evalkit.tasks.base import Task
 from evalkit.tasks.files import is_task_file
 from evalkit.tasks.overrides import GenOptions
-from evalkit_http.security import allowed_path, check_arguments
+from evalkit_http.security import ForbiddenError, allowed_path, check_engine_options, checked_arguments
 from evalkit_http.security.paths import looks_like_path
 from evalkit_http.service.args import ServerArgs
 from evalkit_http.service.protocol import EvaluateRequest
@@ -51,15 +51,16 @@ def evaluation_work(request: EvaluateRequest, args: ServerArgs, slots: Slots) ->
     values = dict(request.model_args or {})
     names = tuple(_registered("task", name, args) for name in request.tasks)
     asked = _take_model(values)
-    check_arguments(values, args.guards)
+    values = checked_arguments(values, args.guards)
+    check_engine_options(values, endpoint_hosts=args.endpoint_hosts, allow_free=args.allow_engine_options)
     cls, engine = load_engine_class(_registered("engine", request.model, args))
     need = Need(request.num_gpus, request.device)
     slots.check(need)
     model_args, engine_args = _split(values, cls, request.model)
     engine_args |= _device(request, cls, engine_args, slots)
-    path = _local(asked, args)
-    if path is None:
-        _check_name(asked, engine)
+    # On a server a model is a name that means something there, whatever it looks like here.
+    is_remote = engine.remote or engine_args.get("base_url") is not None
+    path = None if is_remote else _local(asked, engine, args)
     tasks = _tasks(names)
     _check_tasks(tasks, request, args)
     spec = {
@@ -78,7 +79,7 @@ def evaluation_work(request: EvaluateRequest, args: ServerArgs, slots: Slots) ->
     return {
         "spec": given,
         "slots": {"count": need.count, "device": need.device},
-        "timeout": request.timeout or args.job_timeout,
+        "timeout": min(filter(None, (request.timeout, args.job_timeout)), default=None),
         "checkpoint": path,
         "webhook": request.webhook,
         "prefix": args.temp_dir_prefix,
@@ -92,13 +93,27 @@ def _check_wishes(request: EvaluateRequest, args: ServerArgs) -> None:
             "predict_only is not supported: a run always scores its answers. Leave it out, and read the answers at "
             "/jobs/{job_id}/samples/{task}"
         )
-    plain = request.model_dump(mode="json")
-    if redact(plain) != plain:
+    if _holds_secret(request):
         raise ConfigError(
             "the request holds a secret, which would be stored. Set it in the server's environment instead"
         )
     if request.allow_code_execution and not args.allow_code_execution:
         raise ConfigError("code that a model writes may not run on this server. Leave out allow_code_execution")
+
+
+def _holds_secret(request: EvaluateRequest) -> bool:
+    """Whether a value looks like a secret, or an option is called one."""
+    plain = request.model_dump(mode="json")
+    # An idempotency key and a template's "eos_token" are no secrets for their names; they may be by their look.
+    named = [plain.pop(name) for name in ("idempotency_key", "chat_template_args")]
+    values = _values(named)
+    return bool(redact(plain) != plain or redact(values) != values)
+
+
+def _values(tree: Any) -> list[Any]:
+    if isinstance(tree, (dict, list)):
+        return [leaf for item in (tree.values() if isinstance(tree, dict) else tree) for leaf in _values(item)]
+    return [tree]
 
 
 def _registered(what: str, name: str, args: ServerArgs) -> str:
@@ -140,7 +155,9 @@ def _device(request: EvaluateRequest, engine: type[Any], given: Mapping[str, Any
         return {}
     wanted = kind(request.device)
     names = {GPU: [f"{GPU}:0", GPU, "auto"], CPU: [CPU, CPU.upper(), "auto"]}.get(wanted, [request.device, wanted])
-    for name in names:
+    # An engine that takes any text still has a spelling of its own: OpenVINO knows "CPU" only.
+    own = next(field.default for field in dataclasses.fields(engine) if field.name == "device")
+    for name in [own, *names] if isinstance(own, str) and own.lower() == wanted else names:
         try:
             return check_options({"device": name}, engine, f"engine {request.model!r}")
         except ConfigError as error:
@@ -194,14 +211,28 @@ def _value(text: str) -> Any:
         return text
 
 
-def _local(model: str, args: ServerArgs) -> str | None:
+def _local(model: str, engine: EngineSpec, args: ServerArgs) -> str | None:
     """The checkpoint on this machine that is meant, which may still have to be written; None for any other name."""
     roots = args.guards.model_roots
+    parts = Path(model).parts
+    if not parts:
+        raise ForbiddenError(f"path {model!r} names no model. Name its folder")
     if model in get_plugins().models and not Path(model).exists():
-        return None
-    # "checkpoints/step_5" may be a hub id, unless there is such a folder here.
-    is_ours = "/" in model and any((root / Path(model).parts[0]).is_dir() for root in roots)
-    return str(allowed_path(model, roots)) if is_ours or looks_like_path(model) else None
+        is_path = False
+    else:
+        # "checkpoints/step_5" may be a hub id, unless there is such a folder here.
+        is_path = looks_like_path(model) or ("/" in model and any(_may_be_folder(root / parts[0]) for root in roots))
+    if is_path:
+        return str(allowed_path(model, roots))
+    _check_name(model, engine)
+    return None
+
+
+def _may_be_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # too long, say: no hub has such a name either
+        return True
 
 
 def _check_name(model: str, engine: EngineSpec) -> None:
