@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import struct
+import threading
 import time
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from evalkit.testing.waiting import eventually
 from evalkit_http.service.checkpoints import Watch, missing
 
 LONG_AGO = 1_600_000_000
+JOB = "job"
+
+
+def reason(watch: Watch, path: Path, job: str = JOB) -> str | None:
+    """What a look at a job's checkpoint tells."""
+    return asyncio.run(watch.reason(job, path))
 
 
 def tensors(path: Path, *, cut: int = 0, size: int = 64) -> Path:
@@ -92,16 +101,16 @@ def test_single_files_and_older_formats(tmp_path: Path) -> None:
 def test_a_checkpoint_must_rest(checkpoint: Path) -> None:
     """What was written a moment ago may be written on; after the settling time it is ready."""
     watch = Watch(settle=0.2)
-    assert "changed less than 0.2 s ago" in str(watch.reason(checkpoint))
+    assert "changed less than 0.2 s ago" in str(reason(watch, checkpoint))
     time.sleep(0.25)
-    assert watch.reason(checkpoint) is None
+    assert reason(watch, checkpoint) is None
 
 
 def test_times_that_a_copy_sets_back_do_not_deceive(checkpoint: Path) -> None:
     """A file that is given an old time is as young as the moment it was given it."""
     for file in checkpoint.iterdir():
         os.utime(file, (LONG_AGO, LONG_AGO))
-    assert Watch(settle=60).reason(checkpoint) is not None
+    assert reason(Watch(settle=60), checkpoint) is not None
 
 
 def test_a_clock_that_goes_ahead_does_not_stop_it(checkpoint: Path) -> None:
@@ -110,9 +119,9 @@ def test_a_clock_that_goes_ahead_does_not_stop_it(checkpoint: Path) -> None:
     for file in (*checkpoint.iterdir(), checkpoint):
         os.utime(file, (later, later))
     watch = Watch(settle=0.1)
-    assert watch.reason(checkpoint) is not None
+    assert reason(watch, checkpoint) is not None
     time.sleep(0.15)
-    assert watch.reason(checkpoint) is None
+    assert reason(watch, checkpoint) is None
 
 
 def test_growing_files_start_the_wait_again(checkpoint: Path) -> None:
@@ -121,6 +130,31 @@ def test_growing_files_start_the_wait_again(checkpoint: Path) -> None:
     for _ in range(4):
         with (checkpoint / "optimizer.log").open("a") as file:
             file.write("x")
-        assert watch.reason(checkpoint) is not None
+        assert reason(watch, checkpoint) is not None
         time.sleep(0.1)
-    assert watch.waited(checkpoint) >= 0.3
+    assert watch.waited(JOB) >= 0.3
+
+
+def test_each_job_waits_from_its_own_first_look(tmp_path: Path) -> None:
+    """A job does not inherit how long another one, which was cancelled since, waited for the same checkpoint."""
+    watch = Watch(settle=0)
+    reason(watch, tmp_path / "never", "first")
+    time.sleep(0.1)
+    reason(watch, tmp_path / "never", "second")
+    assert watch.waited("first") >= 0.1 > watch.waited("second")
+    watch.forget("first")
+    assert ("first" in watch, "second" in watch) == (False, True)
+    assert watch.waited("first") == 0
+
+
+def test_a_look_that_hangs_is_not_waited_for(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that does not answer is told as such, at once the second time, and its answer counts when it comes."""
+    answer = threading.Event()
+    monkeypatch.setattr("evalkit_http.service.checkpoints.missing", lambda path: answer.wait(60) and None)
+    watch = Watch(settle=0, patience=0.2)
+    assert "does not answer" in str(reason(watch, checkpoint))
+    started = time.monotonic()
+    assert "does not answer" in str(reason(watch, checkpoint))
+    assert time.monotonic() - started < 0.2
+    answer.set()
+    eventually(lambda: reason(watch, checkpoint) is None)

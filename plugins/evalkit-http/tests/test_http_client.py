@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
 
 from evalkit.errors import EvalkitError
@@ -17,6 +18,7 @@ from evalkit_http.sockets import address, bind
 
 FAKE = {"model": "evalkit.testing.fake:Fake", "model_args": {"pretrained": "any"}}
 QUICK = {**FAKE, "tasks": ["starter_questions"], "limit": 2}
+SLOW = {"pretrained": "any", "delay": 0.5}
 TOKEN = "0123456789abcdef0123"
 Serve = Callable[..., Any]
 
@@ -99,3 +101,36 @@ def test_nobody_there_is_said_in_one_line() -> None:
         with pytest.raises(ServerUnreachableError, match="evalkit serve"):
             client.evaluate(**QUICK)
         assert time.monotonic() - started >= 0.3
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_cancel_whose_answer_was_lost_has_worked(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, is_async: bool
+) -> None:
+    """The client sends it again, and the server says that the job is cancelled already: that is what was asked for."""
+    server = serve()
+    ids = [server.client.evaluate(**slow)["job_id"] for slow in [{**QUICK, "model_args": SLOW}] * 2]
+    lost = iter([True])
+    kind: Any = httpx.AsyncHTTPTransport if is_async else httpx.HTTPTransport
+    name = "handle_async_request" if is_async else "handle_request"
+    send = getattr(kind, name)
+
+    def loses(response: httpx.Response) -> httpx.Response:
+        if next(lost, False):
+            raise httpx.ReadError("the connection was cut")
+        return response
+
+    async def send_async(self: Any, request: httpx.Request) -> httpx.Response:
+        return loses(await send(self, request))
+
+    monkeypatch.setattr(kind, name, send_async if is_async else lambda self, request: loses(send(self, request)))
+
+    async def cancel() -> dict[str, Any]:
+        async with AsyncEvalClient(server.url) as client:
+            return await client.cancel_job(ids[1])
+
+    answer = asyncio.run(cancel()) if is_async else server.client.cancel_job(ids[1])
+    assert (answer["job_id"], answer["status"]) == (ids[1], "cancelled")
+    with pytest.raises(EvalServerError, match="cancelled already"):
+        server.client.cancel_job(ids[1])
+    server.client.cancel_job(ids[0])

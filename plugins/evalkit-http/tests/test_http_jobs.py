@@ -34,10 +34,17 @@ def test_turns_go_by_priority_then_by_time(store: JobStore) -> None:
     """The highest priority first; of equal ones, the oldest."""
     ids = [store.accept(new(priority))[0].id for priority in (0, 5, 0, 5, -1)]
     expected = [ids[1], ids[3], ids[0], ids[2], ids[4]]
-    assert [job.id for job in store.due(1e12, None, 10)] == expected == store.ids(JobStatus.QUEUED)
-    first = store.due(1e12, None, 2)[-1]
-    assert [job.id for job in store.due(1e12, (first.priority, first.number), 10)] == expected[2:]
-    assert [store.position(job) for job in store.due(1e12, None, 10)] == [0, 1, 2, 3, 4]
+    assert [job.id for job in store.candidates(1e12, 10)] == expected == store.ids(JobStatus.QUEUED)
+    assert [store.position(job) for job in store.candidates(1e12, 10)] == [0, 1, 2, 3, 4]
+
+
+def test_those_that_could_start_are_read_and_no_others(store: JobStore) -> None:
+    """Of many jobs that want the same slots the first few, and those behind them that want other slots."""
+    gpu, cpu = {"slots": {"count": 1, "device": "cuda"}}, {"slots": {"count": 0, "device": None}}
+    ids = [store.accept(Accepted("evaluate", {}, work))[0].id for work in [gpu] * 200 + [cpu] * 2 + [gpu]]
+    assert [job.id for job in store.candidates(1e12, 3)] == [*ids[:3], *ids[200:202]]
+    assert store.put_off(ids[0], 1e13, "later")
+    assert [job.id for job in store.candidates(1e12, 1)] == [ids[1], ids[200]]
 
 
 def test_a_key_leads_to_its_job(store: JobStore) -> None:

@@ -14,6 +14,10 @@ import httpx
 import pytest
 
 from evalkit_http import AsyncEvalClient, EvalClient
+from evalkit_http.merge.job import merge_work
+from evalkit_http.merge.protocol import MergeRequest
+from evalkit_http.service.args import ServerArgs
+from evalkit_http.service.slots import Slots
 
 pytest.importorskip("torch")
 CASE = "2-axis"
@@ -46,6 +50,17 @@ def test_a_merge_is_a_job_and_its_client_waits(serve: Callable[..., Any], checkp
     later = httpx.post(f"{server.url}/merge", params={"wait": 0}, json={"checkpoint_path": str(checkpoint)}).json()
     assert later["merged_path"] is None
     assert server.wait(later["job_id"])["result"] == job["result"]
+
+
+def test_the_checkpoint_that_was_chosen_is_merged(checkpoint: Path, tmp_path: Path) -> None:
+    """Of a folder of checkpoints the highest at submission: one that appears later changes nothing."""
+    runs = tmp_path / "runs"
+    shutil.copytree(checkpoint, runs / "checkpoint-100")
+    args = ServerArgs(state_dir=tmp_path / "state")
+    work = merge_work(MergeRequest(checkpoint_path="runs"), args, Slots(("cpu",)))
+    shutil.copytree(checkpoint, runs / "checkpoint-200")
+    assert work["checkpoint_path"] == str(runs / "checkpoint-100")
+    assert work["output_path"] == str(runs / "checkpoint-100" / "merged")
 
 
 def test_a_client_waits_longer_than_its_connections(serve: Callable[..., Any], checkpoint: Path) -> None:

@@ -25,11 +25,11 @@ BUSY = (429, 502, 503, 504)
 
 
 class EvalServerError(EvalkitError):
-    """The server refused a request, or failed; `status` is that of HTTP."""
+    """The server refused a request, or failed; `status` is that of HTTP, `resent` says whether it was asked before."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, *, resent: bool = False) -> None:
         super().__init__(message)
-        self.status = status
+        self.status, self.resent = status, resent
 
 
 class ServerUnreachableError(EvalkitError):
@@ -81,7 +81,14 @@ def _settings(base_url: str, timeout: float, token: str | None) -> dict[str, Any
     return {"base_url": base_url.rstrip("/"), "timeout": timeout, "headers": headers}
 
 
-def _checked(response: httpx.Response) -> httpx.Response:
+def _cancelled_before(job_id: str, error: EvalServerError) -> dict[str, Any]:
+    """The answer where a request that was sent again finds what the first one did. Raises `error` elsewhere."""
+    if error.resent and error.status == 409 and "is cancelled already" in str(error):
+        return {"job_id": job_id, "status": "cancelled", "message": f"Job {job_id} cancelled"}
+    raise error
+
+
+def _checked(response: httpx.Response, *, resent: bool = False) -> httpx.Response:
     if response.is_success:
         return response
     try:
@@ -91,7 +98,9 @@ def _checked(response: httpx.Response) -> httpx.Response:
     if isinstance(detail, list):
         detail = "; ".join(f"{'.'.join(map(str, item['loc'][1:]))}: {item['msg']}" for item in detail)
     raise EvalServerError(
-        response.status_code, f"the server says {response.status_code}: {one_line(Exception(detail))}"
+        response.status_code,
+        f"the server says {response.status_code}: {one_line(Exception(detail))}",
+        resent=resent,
     )
 
 
@@ -101,6 +110,7 @@ class Attempts:
     def __init__(self, patience: float) -> None:
         self._end = time.monotonic() + patience
         self._pauses = chain(PAUSES, repeat(PAUSES[-1]))
+        self.resent = False
 
     def after(self, response: httpx.Response) -> float | None:
         """Seconds until the next one, or None: this is the answer."""
@@ -117,7 +127,10 @@ class Attempts:
 
     def _pause(self) -> float | None:
         left = self._end - time.monotonic()
-        return min(next(self._pauses), left) if left > 0 else None
+        if left <= 0:
+            return None
+        self.resent = True
+        return min(next(self._pauses), left)
 
 
 def _too_late(job_id: str, timeout: float, status: str) -> JobTimeoutError:
@@ -157,7 +170,7 @@ class EvalClient:
                 pause = attempts.after_failure(error, self._http.base_url)
             else:
                 if (found := attempts.after(response)) is None:
-                    return _checked(response)
+                    return _checked(response, resent=attempts.resent)
                 pause = found
             time.sleep(pause)
 
@@ -198,7 +211,10 @@ class EvalClient:
 
     def cancel_job(self, job_id: str) -> dict[str, Any]:
         """Cancel a job, also one that runs."""
-        found: dict[str, Any] = self._send(Call("DELETE", _job(job_id))).json()
+        try:
+            found: dict[str, Any] = self._send(Call("DELETE", _job(job_id))).json()
+        except EvalServerError as error:
+            return _cancelled_before(job_id, error)
         return found
 
     def wait_for_job(self, job_id: str, poll_interval: float = 5.0, timeout: float | None = None) -> dict[str, Any]:
@@ -266,7 +282,7 @@ class AsyncEvalClient:
                 pause = attempts.after_failure(error, self._http.base_url)
             else:
                 if (found := attempts.after(response)) is None:
-                    return _checked(response)
+                    return _checked(response, resent=attempts.resent)
                 pause = found
             await asyncio.sleep(pause)
 
@@ -304,7 +320,10 @@ class AsyncEvalClient:
 
     async def cancel_job(self, job_id: str) -> dict[str, Any]:
         """Cancel a job, also one that runs."""
-        found: dict[str, Any] = (await self._send(Call("DELETE", _job(job_id)))).json()
+        try:
+            found: dict[str, Any] = (await self._send(Call("DELETE", _job(job_id)))).json()
+        except EvalServerError as error:
+            return _cancelled_before(job_id, error)
         return found
 
     async def wait_for_job(

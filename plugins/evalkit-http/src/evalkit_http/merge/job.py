@@ -25,8 +25,10 @@ def merge_work(request: MergeRequest, args: ServerArgs, slots: Slots) -> dict[st
     asked = allowed_path(request.checkpoint_path, args.guards.model_roots)
     checkpoint = find_checkpoint(asked, request.checkpoint_type)
     output = allowed_path(request.output_path or checkpoint.default_output, args.guards.output_roots)
+    # Of a folder of checkpoints, the one that is the highest now: while the job waits a higher one may appear.
+    chosen = allowed_path(str(checkpoint.folder), args.guards.model_roots)
     return {
-        "checkpoint_path": str(asked),
+        "checkpoint_path": str(chosen),
         "output_path": str(output),
         "checkpoint_type": request.checkpoint_type,
         "slots": _slots(slots),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import struct
+import threading
 import time
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +18,8 @@ TEMPORARY_PREFIXES = ("tmp", ".tmp", ".~")
 WEIGHTS = (".safetensors", ".gguf", ".bin", ".pt", ".pth", ".xml")
 CONFIGS = ("config.json", "adapter_config.json")
 LARGEST_HEADER = 100 * 2**20
+MOST_LOOKS = 32
+"""How many looks may hang at a time."""
 GGUF = b"GGUF"
 Signature = tuple[tuple[str, int, int], ...]
 
@@ -36,43 +41,96 @@ def missing(path: Path) -> str | None:
     return next(filter(None, (*map(_missing_shard, path.glob("*.index.json")), *map(_unfinished, files))), None)
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look at a checkpoint found; `age` is that of its youngest change in seconds."""
+
+    lack: str | None
+    signature: Signature = ()
+    age: float = 0.0
+
+
 @dataclass(slots=True)
 class Watch:
-    """Looks at checkpoints from time to time: one is ready once it is complete and has not changed for `settle` s."""
+    """Looks at jobs' checkpoints: one is ready once it is complete and has not changed for `settle` s.
+
+    Each look has a thread of its own, which may hang for ever with a file server. Used by one event loop.
+    """
 
     settle: float
-    _seen: dict[Path, tuple[Signature, float]] = field(default_factory=dict)
-    _since: dict[Path, float] = field(default_factory=dict)
+    patience: float = 2.0
+    """Seconds after which a look that has not ended is no longer waited for."""
+    _seen: dict[str, tuple[Signature, float]] = field(default_factory=dict)
+    _since: dict[str, float] = field(default_factory=dict)
+    _looks: dict[str, Future[Look]] = field(default_factory=dict)
 
-    def reason(self, path: Path) -> str | None:
-        """Why a checkpoint is not ready; None where it is."""
-        self._since.setdefault(path, time.monotonic())
-        try:
-            lack = missing(path)
-            signature = _signature(path)
-        except OSError as error:  # a file went away between two looks: somebody writes there
-            return f"{path.name} is changing ({error.strerror})"
-        if lack is None and (self._at_rest(path, signature) or _age(path) >= self.settle):
-            self.forget(path)
+    def __contains__(self, job: str) -> bool:
+        """Whether the job's checkpoint was looked at and not ready."""
+        return job in self._since
+
+    async def reason(self, job: str, path: Path) -> str | None:
+        """Why a job's checkpoint is not ready; None where it is."""
+        self._since.setdefault(job, time.monotonic())
+        found = await self._look(job, path)
+        if found is None:
+            return f"the folder of {path.name} does not answer"
+        if found.lack is None and (self._at_rest(job, found.signature) or found.age >= self.settle):
+            self.forget(job)
             return None
-        return lack or f"{path.name} changed less than {self.settle:g} s ago"
+        return found.lack or f"{path.name} changed less than {self.settle:g} s ago"
 
-    def waited(self, path: Path) -> float:
+    def waited(self, job: str) -> float:
         """Seconds since the first look."""
-        return time.monotonic() - self._since.get(path, time.monotonic())
+        return time.monotonic() - self._since[job] if job in self._since else 0.0
 
-    def forget(self, path: Path) -> None:
+    def forget(self, job: str) -> None:
         """The next look is the first."""
-        self._seen.pop(path, None)
-        self._since.pop(path, None)
+        self._seen.pop(job, None)
+        self._since.pop(job, None)
+        self._looks.pop(job, None)
 
-    def _at_rest(self, path: Path, signature: Signature) -> bool:
+    async def _look(self, job: str, path: Path) -> Look | None:
+        """What is there; None where no look ends in time, which goes on meanwhile."""
+        look = self._looks.get(job)
+        if look is None:
+            if len(self._looks) >= MOST_LOOKS:
+                return None
+            look = self._looks[job] = _begin_look(path)
+            await asyncio.wait({asyncio.wrap_future(look)}, timeout=self.patience)
+        if not look.done():
+            return None
+        self._looks.pop(job, None)
+        return look.result()
+
+    def _at_rest(self, job: str, signature: Signature) -> bool:
         # The clock of a file server may be another one than ours: what did not change between looks rests, too.
-        before, since = self._seen.get(path, ((), 0.0))
+        before, since = self._seen.get(job, ((), 0.0))
         if before != signature:
             since = time.monotonic()
-            self._seen[path] = (signature, since)
+            self._seen[job] = (signature, since)
         return time.monotonic() - since >= self.settle
+
+
+def _begin_look(path: Path) -> Future[Look]:
+    future: Future[Look] = Future()
+
+    def look() -> None:
+        try:
+            future.set_result(_found(path))
+        except Exception as error:
+            future.set_exception(error)
+
+    # Not one of a pool: a program waits for those before it ends.
+    threading.Thread(target=look, daemon=True).start()
+    return future
+
+
+def _found(path: Path) -> Look:
+    try:
+        lack = missing(path)
+        return Look(lack) if lack else Look(None, _signature(path), _age(path))
+    except OSError as error:  # a file went away between two looks: somebody writes there
+        return Look(f"{path.name} is changing ({error.strerror})")
 
 
 def _files(path: Path) -> Iterator[Path]:

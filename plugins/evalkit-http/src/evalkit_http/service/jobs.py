@@ -23,7 +23,8 @@ from evalkit_http.service.protocol import JobStatus
 QUEUED, RUNNING = JobStatus.QUEUED, JobStatus.RUNNING
 FINAL = tuple(status for status in JobStatus if status.is_final)
 LARGEST_LOG = 16 * 2**20
-SCHEMA = """
+NEED = "CASE WHEN json_valid(work) THEN json_extract(work, '$.slots') END"
+SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS jobs (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL UNIQUE,
@@ -46,6 +47,7 @@ CREATE TABLE IF NOT EXISTS jobs (
     webhook_due REAL,
     webhook_tries INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX IF NOT EXISTS by_turn ON jobs (status, priority DESC, number);
+CREATE INDEX IF NOT EXISTS by_need ON jobs ({NEED}, priority DESC, number) WHERE status = 'queued';
 CREATE INDEX IF NOT EXISTS by_end ON jobs (completed) WHERE completed IS NOT NULL;
 CREATE INDEX IF NOT EXISTS by_webhook ON jobs (webhook_due) WHERE webhook_due IS NOT NULL;
 CREATE TABLE IF NOT EXISTS moves (
@@ -212,14 +214,18 @@ class JobStore:
             _job(row) for row in self._read(f"SELECT * FROM jobs {where} ORDER BY number DESC LIMIT ?", *values, most)
         ]
 
-    def due(self, now: float, after: tuple[int, int] | None, most: int) -> list[Job]:
-        """Queued jobs that may start, in the order of their turn, behind the priority and number `after`."""
-        high, number = after or (2**31, -1)
+    def candidates(self, now: float, most: int) -> list[Job]:
+        """Queued jobs that may start, in the order of their turn: of each need for slots the first `most`.
+
+        Those behind them want the same slots, so that it costs little to ask however many jobs wait.
+        """
         query = (
-            "SELECT * FROM jobs WHERE status = 'queued' AND not_before <= ? "
-            "AND (priority < ? OR (priority = ? AND number > ?)) ORDER BY priority DESC, number LIMIT ?"
+            f"SELECT * FROM jobs WHERE status = 'queued' AND {NEED} IS ? AND not_before <= ? "
+            "ORDER BY priority DESC, number LIMIT ?"
         )
-        return [_job(row) for row in self._read(query, now, high, high, number, most)]
+        needs = self._read(f"SELECT DISTINCT {NEED} FROM jobs WHERE status = 'queued'")
+        found = [_job(row) for (need,) in needs for row in self._read(query, need, now, most)]
+        return sorted(found, key=lambda job: (-job.priority, job.number))
 
     def start(self, id: str, devices: tuple[str, ...]) -> bool:
         """Move a queued job to running; False where it was cancelled meanwhile."""
@@ -230,9 +236,9 @@ class JobStore:
             "status = 'queued'",
         )
 
-    def put_off(self, id: str, until: float, reason: str) -> None:
-        """Let a queued job wait, and say why."""
-        self._change("not_before = ?, reason = ?", (until, reason), id, "status = 'queued'")
+    def put_off(self, id: str, until: float, reason: str) -> bool:
+        """Let a queued job wait, and say why; False where it is not queued."""
+        return self._change("not_before = ?, reason = ?", (until, reason), id, "status = 'queued'")
 
     def requeue(self, id: str, reason: str) -> bool:
         """Move a running job back into the queue, at its old place."""

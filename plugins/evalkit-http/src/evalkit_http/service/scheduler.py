@@ -8,10 +8,11 @@ import logging
 import signal
 import time
 from asyncio.subprocess import Process
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from evalkit.errors import one_line
 from evalkit_http.service import process
@@ -26,9 +27,9 @@ from evalkit_http.service.webhooks import deliver
 
 logger = logging.getLogger("evalkit_http")
 TICK = 1.0
-PAGE = 100
-LOOK_AGAIN = 1.0
+LOOK_AGAIN, LONGEST_PAUSE = 1.0, 15.0
 """Seconds between two looks at a checkpoint."""
+RECOVERY_SECONDS = 30.0
 SHUTDOWN_SIGNALS = (-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP)
 SHUTDOWN_SECONDS = 3.0
 RECOVERED = "the server was stopped while it ran; it continues where it was"
@@ -36,7 +37,7 @@ RECOVERED = "the server was stopped while it ran; it continues where it was"
 
 @dataclass(slots=True)
 class Running:
-    """A job and its process."""
+    """A job that is looked at, runs, or whose end is being stored."""
 
     job: Job
     task: asyncio.Task[None]
@@ -55,7 +56,7 @@ class Scheduler:
         """Called with each job that ended."""
         self._secret = secret
         self._watch = Watch(args.checkpoint_settle)
-        self._stopping = False
+        self._stopping = self._is_failing = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wakeup = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -68,7 +69,7 @@ class Scheduler:
     async def start(self) -> None:
         """Put in order what an earlier server left, then begin."""
         self._loop = asyncio.get_running_loop()
-        await asyncio.to_thread(self._recover)
+        await self._recover()
         forget = functools.partial(asyncio.to_thread, forget_old, self.store, self.jobs, self.args)
         work = (
             self._dispatch_for_ever(),
@@ -98,6 +99,8 @@ class Scheduler:
         status = self.store.cancel(id)
         if status == JobStatus.RUNNING and self._loop is not None:
             self._loop.call_soon_threadsafe(self._stop_one, id)
+        elif self._loop is not None:
+            self._loop.call_soon_threadsafe(self._watch.forget, id)
         self.wake()
         return status
 
@@ -109,20 +112,26 @@ class Scheduler:
         """A job's own folder."""
         return job_folder(self.jobs, job)
 
-    def _recover(self) -> None:
-        killed = process.sweep(self.jobs)
+    async def _recover(self) -> None:
+        killed = await asyncio.to_thread(process.sweep, self.jobs)
         if killed:
             logger.warning("killed %s processes that an earlier server left", killed)
-        for id in self.store.ids(JobStatus.RUNNING):
-            job = self.store.find(id)
-            assert job is not None
-            outcome = self.kinds[job.kind].outcome(job, self.folder(job))
-            if outcome is not None:
-                self._finish(job, outcome)
-            elif job.cancelled:
-                self._finish(job, Outcome(JobStatus.CANCELLED))
-            else:
-                self.store.requeue(id, RECOVERED)
+        found = [self.store.find(id) for id in self.store.ids(JobStatus.RUNNING)]
+        for job in filter(None, found):
+            self._spawn(job, self._resume(job))
+        if self.running:  # not for ever: one job's folder may be on a file server that is gone
+            await asyncio.wait([entry.task for entry in self.running.values()], timeout=RECOVERY_SECONDS)
+
+    async def _resume(self, job: Job) -> None:
+        """End a job that an earlier server was running, where its files say so, or queue it again."""
+        try:
+            outcome = await asyncio.to_thread(self.kinds[job.kind].outcome, job, self.folder(job))
+        except Exception:  # running it again tells its user what is wrong
+            logger.exception("the files of job %s cannot be read", job.id)
+            outcome = None
+        if outcome is None and job.cancelled:
+            outcome = Outcome(JobStatus.CANCELLED)
+        await self._settle(job, outcome)
 
     async def _dispatch_for_ever(self) -> None:
         while True:
@@ -136,34 +145,56 @@ class Scheduler:
 
     async def _dispatch(self) -> None:
         """Start what may start. A job that waits for slots keeps later ones from those that would do for it."""
+        if not self.slots.free:
+            return
         reserved: set[str] = set()
-        after: tuple[int, int] | None = None
-        while self.slots.free - reserved:
-            found = self.store.due(time.time(), after, PAGE)
-            for job in found:
-                if not self.slots.free - reserved:
-                    return
-                await self._try(job, reserved)
-            if len(found) < PAGE:
-                return
-            after = found[-1].priority, found[-1].number
+        most = len(self.slots.names) + len(self.running)
+        for job in await asyncio.to_thread(self.store.candidates, time.time(), most):
+            if job.id not in self.running:
+                self._try(job, reserved)
 
-    async def _try(self, job: Job, reserved: set[str]) -> None:
+    def _try(self, job: Job, reserved: set[str]) -> None:
         try:
             need = Need(**job.work["slots"])
             self.slots.check(need)
         except Exception as error:  # a server that came back with fewer devices, or a record that nobody can read
-            return self._finish(job, Outcome(JobStatus.FAILED, error=one_line(error)))
-        if await self._must_wait(job):
-            return
+            return self._spawn(job, self._settle(job, Outcome(JobStatus.FAILED, error=one_line(error))))
         devices = self.slots.take(need, reserved)
-        if devices is None:
-            reserved.update(self.slots.matching(need))
-        elif self.store.start(job.id, devices):
-            task = asyncio.create_task(self._run(job, devices))
-            self.running[job.id] = Running(job, task)
+        if devices is not None:
+            self._spawn(job, self._hold(job, devices))
+        elif job.id in self._watch:  # what cannot start yet even with slots keeps them from nobody
+            self._spawn(job, self._must_wait(job))
         else:
+            reserved.update(self.slots.matching(need))
+
+    def _spawn(self, job: Job, work: Coroutine[Any, Any, object]) -> None:
+        self.running[job.id] = Running(job, asyncio.create_task(self._kept(job, work)))
+
+    async def _kept(self, job: Job, work: Coroutine[Any, Any, object]) -> None:
+        """Work on a job that nobody else begins meanwhile. What fails is tried again at the next tick."""
+        try:
+            await work
+        except Exception:
+            if not self._is_failing:  # a full disk fails every job at every tick
+                logger.exception("job %s cannot be started; it waits", job.id)
+            self._is_failing = True
+            return
+        finally:
+            del self.running[job.id]
+        self._is_failing = False
+        self._wakeup.set()
+
+    async def _hold(self, job: Job, devices: tuple[str, ...]) -> None:
+        """What happens to a job while it has slots, and after that."""
+        try:
+            if await self._must_wait(job) or self._stopping:
+                return
+            if not await asyncio.to_thread(self.store.start, job.id, devices):
+                return self._watch.forget(job.id)
+            outcome = await self._run(job, devices)
+        finally:
             self.slots.release(devices)
+        await self._settle(job, outcome)
 
     async def _must_wait(self, job: Job) -> bool:
         """Whether the job's checkpoint is not ready: then it is put off, or fails once it waited long enough."""
@@ -171,31 +202,48 @@ class Scheduler:
         # What ran before was complete then; if it changed since, resuming says so.
         if path is None or job.attempts:
             return False
-        reason = await asyncio.to_thread(self._watch.reason, Path(path))
+        reason = await self._watch.reason(job.id, Path(path))
         if reason is None:
             return False
-        if self._watch.waited(Path(path)) >= self.args.checkpoint_wait:
-            self._watch.forget(Path(path))
-            waited = f"after {self.args.checkpoint_wait:g} s the checkpoint is not complete: {reason}"
-            self._finish(job, Outcome(JobStatus.FAILED, error=f"{waited}. Submit it again once it is"))
-        else:
-            self.store.put_off(job.id, time.time() + LOOK_AGAIN, f"waiting for the checkpoint: {reason}")
+        waited = self._watch.waited(job.id)
+        if waited >= self.args.checkpoint_wait:
+            self._watch.forget(job.id)
+            error = f"after {self.args.checkpoint_wait:g} s the checkpoint is not complete: {reason}"
+            await self._settle(job, Outcome(JobStatus.FAILED, error=f"{error}. Submit it again once it is"))
+            return True
+        # Looks become rarer: many jobs that wait must leave time for those behind them.
+        pause = min(max(LOOK_AGAIN, waited / 10), LONGEST_PAUSE, self.args.checkpoint_wait - waited)
+        why = f"waiting for the checkpoint: {reason}"
+        if not await asyncio.to_thread(self.store.put_off, job.id, time.time() + pause, why):
+            self._watch.forget(job.id)
         return True
 
-    async def _run(self, job: Job, devices: tuple[str, ...]) -> None:
+    async def _run(self, job: Job, devices: tuple[str, ...]) -> Outcome | None:
         try:
-            outcome = await self._outcome(job, devices)
+            return await self._outcome(job, devices)
         except Exception as error:
             logger.exception("job %s could not be run", job.id)
-            outcome = Outcome(JobStatus.FAILED, error=one_line(error))
-        finally:
-            self.slots.release(devices)
-        del self.running[job.id]
+            return Outcome(JobStatus.FAILED, error=one_line(error))
+
+    async def _settle(self, job: Job, outcome: Outcome | None) -> None:
+        """Store a job's end, or without one its way back into the queue: again and again until it is there."""
+        is_told = False
+        while True:
+            try:
+                return await asyncio.to_thread(self._store, job, outcome)
+            except Exception:
+                if not is_told:
+                    logger.exception("the end of job %s cannot be stored; trying on", job.id)
+                is_told = True
+            if self._stopping:  # the next server finds the job as one that ran
+                return
+            await asyncio.sleep(TICK)
+
+    def _store(self, job: Job, outcome: Outcome | None) -> None:
         if outcome is None:
             self.store.requeue(job.id, RECOVERED)
         else:
-            await asyncio.to_thread(self._finish, job, outcome)
-        self._wakeup.set()
+            self._finish(job, outcome)
 
     async def _outcome(self, job: Job, devices: tuple[str, ...]) -> Outcome | None:
         """Follow the job's process to its end; None where it was stopped to be continued."""

@@ -1,0 +1,92 @@
+"""The scheduler where something fails: a full disk, a folder that hangs, a folder that cannot be read."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evalkit_http.service import checkpoints
+from evalkit_http.service.evaluation import Evaluation
+from evalkit_http.service.jobs import Accepted, JobStore
+
+FAKE = {"model": "evalkit.testing.fake:Fake", "model_args": {"pretrained": "any"}}
+QUICK = {**FAKE, "tasks": ["starter_questions"], "limit": 2}
+TIMES = 2
+Serve = Callable[..., Any]
+
+
+def failing(work: Callable[..., Any]) -> Callable[..., Any]:
+    """`work`, whose first calls find the disk full."""
+    calls = 0
+
+    def fails_first(*args: Any, **fields: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls <= TIMES:
+            raise sqlite3.OperationalError("database or disk is full")
+        return work(*args, **fields)
+
+    return fails_first
+
+
+@pytest.mark.parametrize("step", ["start", "finish"])
+def test_a_full_disk_loses_neither_slot_nor_end(serve: Serve, step: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A start or an end that cannot be stored is stored as soon as there is room, and the log says so once."""
+    server = serve()
+    store = server.service.store
+    setattr(store, step, failing(getattr(store, step)))
+    assert server.run(**QUICK)["status"] == "completed"
+    assert server.service.slots.free == {"cpu:0"}
+    told = [record for record in caplog.records if record.name == "evalkit_http" and record.exc_info]
+    assert len(told) == 1
+
+
+def test_a_folder_that_hangs_stops_no_other_job(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file server of one job's checkpoint does not answer: the jobs behind it run all the same."""
+    ended, look = threading.Event(), checkpoints.missing
+    hangs: Callable[[Path], str | None] = lambda path: ended.wait(60) and None if path.name == "hung" else look(path)  # noqa: E731
+    monkeypatch.setattr(checkpoints, "missing", hangs)
+    server = serve()
+    (tmp_path / "hung").mkdir()
+    hung = server.client.evaluate(**{**QUICK, "model_args": {"model": "hung"}})["job_id"]
+    assert server.run(**QUICK)["status"] == "completed"
+    job = server.until(hung, lambda info: info["reason"])
+    assert "does not answer" in job["reason"]
+    server.client.cancel_job(hung)
+    ended.set()
+
+
+def test_a_cancelled_job_is_not_looked_at_any_more(serve: Serve, tmp_path: Path) -> None:
+    """What the server knew of its checkpoint goes with it."""
+    server = serve()
+    (tmp_path / "never").mkdir()
+    id = server.client.evaluate(**{**QUICK, "model_args": {"model": "never"}})["job_id"]
+    watch = server.service.scheduler._watch
+    server.until(id, lambda info: info["reason"] and id in watch)
+    server.client.cancel_job(id)
+    server.until(id, lambda info: id not in watch)
+
+
+def test_a_folder_that_cannot_be_read_does_not_keep_a_server_from_starting(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One job's files give an error at the start: that job is run again, and says what is wrong if that stays."""
+    (tmp_path / "state").mkdir()
+    with closing(JobStore(tmp_path / "state" / "jobs.sqlite")) as store:
+        work = {"slots": {"count": 1, "device": None}, "spec": {}, "timeout": None, "prefix": ""}
+        id = store.accept(Accepted("evaluate", {}, work))[0].id
+        store.start(id, ("cpu:0",))
+
+    def unreadable(*args: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Evaluation, "outcome", unreadable)
+    job = serve().wait(id)
+    assert (job["status"], job["attempts"]) == ("failed", 2)
+    assert "Input/output error" in job["error"]
