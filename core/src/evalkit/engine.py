@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Feed = Iterator[tuple[Any, GenerationRequest | None] | None]
 """What a server has to answer: `(key, request)`; `(key, None)` to withdraw one; None where nothing waits at present."""
+UNANSWERED = "the engine left this request unanswered"
 DEFAULT_BATCH_SIZE = 16
 REDACTED = "***"
 SECRET_WORDS = ("key", "apikey", "token", "secret", "secrets", "password", "authorization", "credentials")
@@ -130,8 +131,12 @@ class BaseInferenceSession(ABC):
         waiting: dict[Any, GenerationRequest] = {}
         for arrival in chain(feed, [None]):
             if arrival is None:
-                answered, waiting = waiting, {}
-                yield from self.generate_continuous(answered.items())
+                left, waiting = waiting, {}
+                for key, output in self.generate_continuous(tuple(left.items())):
+                    del left[key]
+                    yield key, output
+                # Whoever feeds would wait for them for ever.
+                yield from ((key, GenerationOutput(finish_reason="error", error=UNANSWERED)) for key in left)
             elif arrival[1] is not None:
                 waiting[arrival[0]] = arrival[1]
             elif waiting.pop(arrival[0], None) is not None:

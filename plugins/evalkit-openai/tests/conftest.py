@@ -33,7 +33,10 @@ OPENAI_FIELDS = {"model", "prompt", "messages", "logprobs", "echo", *LIMITS}
 
 @dataclass
 class Double:
-    """What the server does; `faults` are taken by the next requests to its generating routes, one each."""
+    """What the server does; `faults` are taken by the next requests to its generating routes, one each.
+
+    Requests for one token are probes, which have faults of their own.
+    """
 
     routes: set[str] = field(default_factory=lambda: {"completions", "chat", "eval", "tokenizer"})
     echo: str = "honest"
@@ -45,6 +48,7 @@ class Double:
     max_length: int = 512
     key: str | None = None
     faults: list[Callable[[Handler], None]] = field(default_factory=list)
+    probe_faults: list[Callable[[Handler], None]] = field(default_factory=list)
     asked: list[tuple[str, Json]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     busiest: int = 0
@@ -90,8 +94,8 @@ class Handler(BaseHTTPRequestHandler):
             double.headers.append({name.lower(): value for name, value in self.headers.items()})
             double.busy += 1
             double.busiest = max(double.busiest, double.busy)
-            # A probe is answered.
-            fault = double.faults.pop(0) if double.faults and body.get("max_tokens") != 1 else None
+            faults = double.probe_faults if body.get("max_tokens") == 1 else double.faults
+            fault = faults.pop(0) if faults else None
         try:
             time.sleep(double.delay)
             if double.key is not None and self.headers["authorization"] != f"Bearer {double.key}":

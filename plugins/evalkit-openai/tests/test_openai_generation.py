@@ -151,6 +151,25 @@ def test_a_filtered_answer_is_an_error() -> None:
     assert output.error
 
 
+@pytest.mark.parametrize("reason", ["abort", "error"])
+def test_what_a_server_broke_off_is_no_answer(reason: str) -> None:
+    """A text that the server could not finish is not scored as if it were whole."""
+    with pytest.raises(ValueError, match="broke the answer off"):
+        generation.read_answer(answer(text="The", finish_reason=reason), PLAIN)
+
+
+def test_an_outage_tells_nothing_of_fields(kit: Any) -> None:
+    """Whether a server reads a field is asked again when an outage came in between."""
+    server = kit.serve(own_fields=())
+    session = kit.connect(server, retries=0)
+    request = GenerationRequest(prompt="So", temperature=1.0, seed=1, min_p=0.1, max_new_tokens=4)
+    session.generate([PLAIN])
+    server.probe_faults.append(kit.faults["status"](503))
+    errors = [session.generate([request])[0].error for _ in range(2)]
+    assert "503" in str(errors[0])
+    assert "ignores 'min_p'" in str(errors[1])
+
+
 @pytest.mark.parametrize(
     "found", [None, [], {}, {"choices": None}, {"choices": [3]}, answer(), answer(text=None), answer(message={})]
 )

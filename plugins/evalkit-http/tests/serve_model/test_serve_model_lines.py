@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 
-from evalkit.engine import BaseInferenceSession
+from evalkit.engine import UNANSWERED, BaseInferenceSession
 from evalkit.model import Model
 from evalkit.requests import (
     GenerationOutput,
@@ -50,7 +52,9 @@ class Noted(FakeSession):
             raise ValueError("one of these breaks the pass")
         if asked[0][1].continuation == "bomb":
             raise ValueError("it breaks alone too")
-        yield from super().loglikelihood_continuous(asked, batch_size=batch_size)
+        kept = [(key, request) for key, request in asked if request.continuation != "lost"]
+        for key, output in super().loglikelihood_continuous(kept, batch_size=batch_size):
+            yield key, replace(output, logprob=math.nan) if asked[0][1].continuation == "nan" else output
 
     def generate_continuous(self, requests: Any, *, batch_size: int | None = None) -> Iterator[Any]:
         asked = list(requests)
@@ -58,7 +62,8 @@ class Noted(FakeSession):
             self._note("generation", len(asked))
         if any(request.prompt == "bomb" for _, request in asked):
             raise ValueError("the pass broke")
-        yield from super().generate_continuous(asked, batch_size=batch_size)
+        kept = [(key, request) for key, request in asked if request.prompt != "lost"]
+        yield from super().generate_continuous(kept, batch_size=batch_size)
 
 
 class Desk:
@@ -180,19 +185,33 @@ def test_generations_run_side_by_side_up_to_a_limit() -> None:
 
 
 def test_one_that_breaks_a_pass_fails_alone(desk: Desk) -> None:
-    """Those that were scored with it are scored again without it; a generation's failure ends with its pass."""
+    """Those that were scored with it are scored again without it, those that were written with it written again."""
     desk.hold()
     put = desk.put(SCORE, LoglikelihoodRequest("a", "bomb"), SCORE)
     desk.release()
     eventually(lambda: all(events for _, events in put))
     errors = [events[0].error for _, events in put if isinstance(events[0], LoglikelihoodOutput)]
     assert errors == [None, "it breaks alone too", None]
-    (broken,) = desk.put(GenerationRequest(prompt="bomb", max_new_tokens=1))
-    eventually(lambda: broken[1])
-    (good,) = desk.put(WRITE)
-    eventually(lambda: good[1])
-    assert isinstance(good[1][0], GenerationOutput)
-    assert good[1][0].error is None
+    written = desk.put(WRITE, GenerationRequest(prompt="bomb", max_new_tokens=1), WRITE)
+    eventually(lambda: all(events for _, events in written))
+    errors = [events[0].error for _, events in written if isinstance(events[0], GenerationOutput)]
+    assert errors == [None, "the pass broke", None]
+
+
+def test_what_an_engine_leaves_unanswered_fails(desk: Desk) -> None:
+    """Nobody waits for an answer that the session does not give."""
+    lost = desk.put(LoglikelihoodRequest("a", "lost"), SCORE, GenerationRequest(prompt="lost", max_new_tokens=1), WRITE)
+    eventually(lambda: all(events for _, events in lost))
+    errors = [getattr(events[0], "error", None) for _, events in lost]
+    assert errors == [UNANSWERED, None, UNANSWERED, None]
+
+
+def test_what_is_no_number_is_an_error(desk: Desk) -> None:
+    """JSON has no NaN: a client would read anything from it."""
+    (asked,) = desk.put(LoglikelihoodRequest("a", "nan"))
+    eventually(lambda: asked[1])
+    assert isinstance(asked[1][0], LoglikelihoodOutput)
+    assert "not numbers" in str(asked[1][0].error)
 
 
 def test_withdrawn_requests_never_reach_the_session(desk: Desk) -> None:

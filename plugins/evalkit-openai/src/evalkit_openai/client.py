@@ -40,15 +40,19 @@ class RefusedError(RequestError):
 
 
 class OutageError(RequestError):
-    """The server cannot be reached, or fails, after all retries."""
+    """The server cannot be reached, or fails, after all retries; `status` where it answered at all."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class TransientError(Exception):
     """An attempt failed in a way that another may not; `wait` are the seconds that the server asks for."""
 
-    def __init__(self, message: str, wait: float | None = None) -> None:
+    def __init__(self, message: str, wait: float | None = None, status: int | None = None) -> None:
         super().__init__(message)
-        self.wait = wait
+        self.wait, self.status = wait, status
 
 
 class Client:
@@ -124,7 +128,7 @@ class Client:
                 raise ModelError(
                     f"{message}. So failed {self._outages} requests in a row. See to the server, then: evalkit resume"
                 ) from error
-            raise OutageError(message) from error
+            raise OutageError(message, error.status) from error
         self._outages = 0
         return found
 
@@ -164,7 +168,7 @@ class Client:
         # llama-cpp-python has no other status for a wrong field.
         is_wrong_field = status == 500 and "validation error" in message
         if status in TRANSIENT or (status >= 500 and not is_wrong_field):
-            raise TransientError(message, retry_after(response.headers))
+            raise TransientError(message, retry_after(response.headers), status)
         if status < 400:
             message += f" (it redirects to {response.headers.get('location', 'elsewhere')}; check base_url)"
         raise RefusedError(message, status)

@@ -18,6 +18,8 @@ REASONS: dict[str, FinishReason] = {
     "stop": "stop", "eos": "stop", "stop_sequence": "stop", "tool_calls": "stop", "function_call": "stop",
     "length": "length", "max_tokens": "length",
 }  # fmt: skip
+BROKEN = ("abort", "error", "cancelled")
+"""What servers call the end of a text that they could not finish."""
 OWN_FIELDS = {"top_k": "top_k", "min_p": "min_p", "min_new_tokens": "min_tokens"}
 """Values that OpenAI's API lacks, as the servers that take them call them."""
 
@@ -89,6 +91,8 @@ def _read_choice(choice: Mapping[str, Any], request: GenerationRequest, usage: U
     reason = choice.get("finish_reason")
     if reason == "content_filter":
         return GenerationOutput(finish_reason="error", error="the server's content filter held the answer back")
+    if reason in BROKEN:
+        raise ValueError(f"the server broke the answer off (finish_reason {reason!r})")
     message = choice.get("message")
     text, metadata = _message_text(message) if isinstance(message, Mapping) else (choice.get("text"), {})
     if not isinstance(text, str):

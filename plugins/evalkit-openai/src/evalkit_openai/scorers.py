@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
@@ -235,6 +236,8 @@ def _shared_fields(found: dict[str, Any]) -> dict[str, Any]:
         if found.get("error") is not None:
             return {"error": str(found["error"])}
         tokens = found.get("token_logprobs")
+        if math.isnan(float(found["logprob"])):
+            return {"error": "the server's log-probability is not a number"}
         return {
             "logprob": float(found["logprob"]),
             "token_count": int(found["token_count"]),

@@ -12,6 +12,8 @@ from evalkit_openai.client import Client, OutageError, RefusedError
 V = TypeVar("V")
 NO_ROUTE = (404, 405, 501)
 START_RETRIES = 2
+WRONG_VALUE = (400, 422, 500)
+"""What servers answer to a value of the wrong type: some do not expect it."""
 
 
 class Server:
@@ -107,14 +109,19 @@ class Server:
         return await self.once("completions", ask)
 
     async def takes(self, route: str, field: str) -> bool:
-        """Whether the server reads a field that OpenAI's API lacks: one that does refuses a wrong value in it."""
+        """Whether the server reads a field that OpenAI's API lacks: one that does refuses a wrong value in it.
+
+        Raises OutageError where it tells neither.
+        """
 
         async def ask() -> bool:
             prompt = {"messages": [{"role": "user", "content": "Hi"}]} if "chat" in route else {"prompt": "Hi"}
             try:
                 body = {"model": self.model, **prompt, "max_tokens": 1, field: "no number"}
                 await self.client.post(route, body, retries=0)
-            except (RefusedError, OutageError):
+            except (RefusedError, OutageError) as error:
+                if error.status not in WRONG_VALUE:
+                    raise
                 return True
             return False
 

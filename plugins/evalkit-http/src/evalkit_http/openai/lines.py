@@ -16,6 +16,7 @@ Kind = Literal["scoring", "generation"]
 Event = GenerationPart | Output
 PAUSE, SETTLED = 0.004, 0.02
 """Seconds without a further request after which an idle server begins, and after which it begins in any case."""
+ALONE = 1 << 20
 PATIENCE, LONGEST = 0.1, 1.0
 """Those whom a scoring turn answered have this share of its time to ask again, and so many seconds at most."""
 
@@ -40,6 +41,10 @@ class Ticket:
     started: float = 0.0
     first: float = 0.0
     withdrawn: bool = False
+    sent: bool = False
+    """Whether the client has parts of it."""
+    alone: bool = False
+    """Whether nothing may run beside it, because what it ran with has failed."""
 
     @property
     def kind(self) -> Kind:
@@ -48,7 +53,9 @@ class Ticket:
 
     @property
     def weight(self) -> int:
-        """Sequences that it runs."""
+        """Sequences that it runs, or room for which nothing else may run."""
+        if self.alone:
+            return ALONE
         return self.request.n if isinstance(self.request, GenerationRequest) else 1
 
 
@@ -78,6 +85,13 @@ class Lines:
             for ticket in tickets:
                 ticket.number = next(self._numbers)
                 self._lines[ticket.kind].append(ticket)
+            self._changed.notify_all()
+
+    def rejoin(self, tickets: Sequence[Ticket]) -> None:
+        """Put requests back at the head of their lines, in order."""
+        with self._changed:
+            for ticket in reversed(tickets):
+                self._lines[ticket.kind].appendleft(ticket)
             self._changed.notify_all()
 
     def withdraw(self, tickets: Sequence[Ticket]) -> None:

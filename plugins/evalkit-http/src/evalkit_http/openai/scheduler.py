@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
 
-from evalkit.engine import BaseInferenceSession
-from evalkit.errors import ModelError, one_line
+from evalkit.engine import UNANSWERED, BaseInferenceSession
+from evalkit.errors import ModelError, RequestError, one_line
 from evalkit.requests import (
     GenerationOutput,
     GenerationPart,
@@ -26,6 +27,7 @@ from evalkit.requests import (
     RollingLoglikelihoodOutput,
     RollingLoglikelihoodRequest,
 )
+from evalkit_http.openai.answers import samples
 from evalkit_http.openai.hosts import Alone, Hosts, score
 from evalkit_http.openai.lines import Event, Lines, Ticket
 from evalkit_http.openai.metrics import Metrics
@@ -153,6 +155,8 @@ class Scheduler:
             self.hosts.say(("score", requests))
             for index, output in score(session, requests):
                 self._finish(left.pop(index), output)
+            if left:
+                raise RequestError(UNANSWERED)
         except self.hosts.lost:
             raise
         except Exception as error:
@@ -175,14 +179,25 @@ class Scheduler:
             feed = self.hosts.leading(self._feed())
             for key, event in session.generate_live(feed, wants_parts=self._is_live):
                 self._deliver(key, event)
+            if self._running:
+                raise RequestError(UNANSWERED)
         except self.hosts.lost:
             raise
         except Exception as error:
             log.exception("generation failed")
             self.hosts.say(("broken",))
-            for key in list(self._running):
-                ticket = self._running.pop(key)
+            self._generate_alone(error)
+
+    def _generate_alone(self, error: Exception) -> None:
+        """One bad request must not fail the others that ran with it: each runs again, if nothing of it was sent."""
+        tickets = [self._running.pop(key) for key in list(self._running)]
+        again = [ticket for ticket in tickets if len(tickets) > 1 and not ticket.sent]
+        for ticket in tickets:
+            if ticket in again:
+                ticket.alone = True
+            else:
                 self._finish(ticket, _failed(ticket.request, one_line(error)))
+        self.lines.rejoin(again)
 
     def _feed(self) -> Feed:
         """Who joins and who leaves, asked between steps. Ends once nothing runs and nobody may join."""
@@ -216,12 +231,15 @@ class Scheduler:
         if isinstance(event, GenerationPart):
             ticket.first = ticket.first or time.perf_counter()
             if ticket.live:
+                ticket.sent = True
                 ticket.deliver(event)
         else:
             del self._running[key]
             self._finish(ticket, event)
 
     def _finish(self, ticket: Ticket, output: Output) -> None:
+        if not output.error and not _is_number(output):
+            output = _failed(ticket.request, "the model's log-probabilities are not numbers")
         self.metrics.finished(ticket, output)
         ticket.deliver(output)
 
@@ -232,6 +250,13 @@ def _failed(request: Request, problem: str) -> Output:
     if isinstance(request, LoglikelihoodRequest):
         return LoglikelihoodOutput(error=problem)
     return RollingLoglikelihoodOutput(error=problem)
+
+
+def _is_number(output: Output) -> bool:
+    """Whether its log-probabilities are numbers: JSON knows no others."""
+    if isinstance(output, GenerationOutput):
+        return not any(math.isnan(token.logprob) for one in samples(output) for token in one.logprobs or ())
+    return not math.isnan(output.logprob)
 
 
 def _fail(ticket: Ticket, problem: str) -> None:

@@ -61,7 +61,10 @@ class Served:
         return bool(getattr(self.session, "is_encoder_decoder", False))
 
     def ask(self, requests: Sequence[Asked], *, live: bool = False) -> Call:
-        """Put requests in line. Raises HTTPException where the line is full."""
+        """Put requests in line. Raises RequestError for too many at once, HTTPException where the line is full."""
+        most = self.scheduler.lines.most
+        if len(requests) > most:
+            raise RequestError(f"a call may hold {most} prompts, this one holds {len(requests)}. Send it in parts")
         try:
             return Call(self.scheduler, requests, live)
         except FullError as error:
