@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from evalkit.errors import ConfigError
 from evalkit.requests import GenerationOutput, GenerationRequest
-from evalkit.tasks import DatasetSpec, Generate, MultipleChoice, regex
+from evalkit.tasks import DatasetSpec, Generate, MultipleChoice, majority, regex, take_first, take_first_k
 from evalkit.tasks.context import Context
-from evalkit.tasks.metrics import Metric, estimate_pass_at, exact_match, find_metric
+from evalkit.tasks.metrics import Metric, estimate_pass_at, exact_match, find_metric, pass_at
 from evalkit.tasks.overrides import GenOptions, Overrides
 from evalkit.tasks.scored import ScoredGeneration
 
@@ -94,6 +94,42 @@ def test_judged_answers_have_no_votes() -> None:
     task = _task(judge=lambda doc, texts: [doc["a"] in text for text in texts], metrics=(verdict,))
     found = _values(_adapted(task, repeats=3), "2", "no", "no")
     assert found == {"none": {"works": 1.0, "pass@1": pytest.approx(1 / 3), "pass@3": 1.0}}
+
+
+def test_chances_are_counted_from_single_verdicts() -> None:
+    """A task's own pass@k is kept where there are k samples, and new ones count what it counts."""
+    right = Metric("right", lambda scored: float(scored.text == "2"))
+    own = _task(filters={"only": ()}, metrics=tuple(pass_at(right, k) for k in (2, 64)), repeats=64)
+    chances = {"pass@2": pytest.approx(0.5), "pass@1": 0.25, "pass@4": 1.0}
+    assert _values(_adapted(own, repeats=4), "3", "2", "3", "4")["only"] == chances
+    assert _values(_adapted(own, repeats=1), "2") == {"only": {"pass@1": 1.0}}
+
+
+@pytest.mark.parametrize("steps", [(regex(r"(.)"), take_first), lambda doc: (regex(r"(.)"), take_first)])
+def test_all_samples_vote_where_a_filter_takes_the_first(steps: Any) -> None:
+    """Its own number stays that of the first; votes and chances look at every sample."""
+    task = _adapted(_task(filters={"first": steps}), repeats=4)
+    assert _values(task, "A", "2", "2", "2") == {
+        "first": {"exact_match": 0.0, "pass@1": 0.75, "pass@4": 1.0},
+        "first-maj@4": {"exact_match": 1.0, "pass@1": 1.0, "pass@4": None},
+    }
+
+
+@pytest.mark.parametrize(
+    ("repeats", "names"),
+    [
+        (8, ["first", "maj@8"]),
+        (16, ["first", "maj@16", "maj@8"]),
+        (4, ["first", "maj@4"]),
+        (64, ["first", "maj@64", "maj@8"]),
+    ],
+)
+def test_a_tasks_own_votes_are_named_by_the_samples_that_vote(repeats: int, names: list[str]) -> None:
+    """A vote of all is one of as many as there are, and no vote is taken of votes."""
+    own = _task(
+        filters={"first": (take_first,), "maj@64": (majority,), "maj@8": (take_first_k(8), majority)}, repeats=64
+    )
+    assert list(_adapted(own, repeats=repeats).filters) == names
 
 
 @given(st.integers(1, 7), st.data())

@@ -10,14 +10,12 @@ from evalkit.requests import GenerationOutput, GenerationRequest, Output, Reques
 from evalkit.tasks.base import Task
 from evalkit.tasks.context import Context, Shot
 from evalkit.tasks.fewshot import Doc
-from evalkit.tasks.filters import Filter, majority
-from evalkit.tasks.metrics import Metric, pass_at
+from evalkit.tasks.filters import Filter
+from evalkit.tasks.metrics import Metric
 from evalkit.tasks.overrides import Overrides
+from evalkit.tasks.repeats import Steps, all_samples, counted, renamed, voted
 from evalkit.tasks.scored import ScoredGeneration
 from evalkit.tasks.thoughts import endless_thoughts, without_thought
-
-Steps = tuple[Filter, ...] | Callable[[Doc], tuple[Filter, ...]]
-"""The steps of a filter, or what gives them for a document whose options they look for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,15 +53,14 @@ class Generate(Task):
         """With other sampling values; where repeats are asked for, also the majority's answer and pass@k."""
         given = overrides.gen.given()
         task = replace(super().adapted(overrides), think_end=overrides.think_end, **given)
-        return task._counting_repeats() if given.get("repeats", 1) > 1 else task
+        return task._counting_repeats(self.repeats) if "repeats" in given else task
 
-    def _counting_repeats(self) -> Self:
-        name = f"maj@{self.repeats}"
-        votes = {name if key == "none" else f"{key}-{name}": _voted(steps) for key, steps in self.filters.items()}
-        counts = (pass_at(self.metrics[0], k) for k in (1, self.repeats))
-        # Answers that are judged, such as programs, are hardly ever the same twice.
-        filters = self.filters if self.judge else {**self.filters, **votes}
-        return replace(self, filters=filters, metrics=(*self.metrics, *counts))
+    def _counting_repeats(self, before: int) -> Self:
+        filters = renamed(self.filters, before, self.repeats)
+        if self.repeats > 1:
+            # Answers that are judged, such as programs, are hardly ever the same twice.
+            filters = all_samples(filters) if self.judge else voted(filters, self.repeats)
+        return replace(self, filters=filters, metrics=counted(self.metrics, self.repeats))
 
     def answers(self, doc: Doc) -> tuple[str, ...]:
         """The accepted texts."""
@@ -129,10 +126,6 @@ class Generate(Task):
         for answer in self.answers(doc):
             if not isinstance(answer, str):
                 raise TypeError(f"an answer is {answer!r}, not a text")
-
-
-def _voted(steps: Steps) -> Steps:
-    return (lambda doc: (*steps(doc), majority)) if callable(steps) else (*steps, majority)
 
 
 def _apply(steps: Sequence[Filter], texts: list[str]) -> list[str]:

@@ -41,6 +41,7 @@ class Metric:
 
     A document whose score is None does not count for this metric.
     `unconditional` asks for the choices' log-probabilities without context, too.
+    One that counts right samples says what judges a single one (`verdict`), and how many `samples` it needs.
     """
 
     name: str
@@ -49,6 +50,8 @@ class Metric:
     stderr: Callable[[Sequence[Any]], float | None] = mean_stderr
     higher_is_better: bool = True
     unconditional: bool = False
+    verdict: str | Metric | None = None
+    samples: int = 1
 
 
 def argmax(values: Sequence[float]) -> int:
@@ -170,7 +173,7 @@ def pass_at(metric: str | Metric, k: int) -> Metric:
         right = sum(find_metric(metric).score(single) for single in scored.singles())
         return estimate_pass_at(k, len(scored.texts), round(right))
 
-    return Metric(f"pass@{k}", score)
+    return Metric(f"pass@{k}", score, verdict=metric, samples=k)
 
 
 def estimate_pass_at(k: int, samples: int, right: int) -> float | None:
