@@ -144,6 +144,7 @@ REFUSED = [
     ("/v1/completions", {"prompt": [10_000_000]}, "prompt"),
     ("/v1/completions", {"prompt": [-1]}, "prompt"),
     ("/v1/completions", {"prompt": True}, "prompt"),
+    ("/v1/completions", {"prompt": [[1]] * 1025}, "in parts"),
     ("/v1/completions", {}, "prompt"),
     ("/v1/completions", {"prompt": "a", "stop": 5}, "stop"),
     ("/v1/completions", {"prompt": "\ud800"}, "surrogate"),
