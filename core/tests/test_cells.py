@@ -66,6 +66,24 @@ def test_free_cells_are_used_again() -> None:
     assert session.most < 2 * (cells.LEAST_FREE + 2 * 64)
 
 
+def test_answers_that_end_at_once_leave_room() -> None:
+    """Prompts that join again and again, with no step between, find the cells of those that have left."""
+    session = ToyCells(32, most_cells=100)
+    session.cache_tokens = 90
+    requests = [
+        GenerationRequest(input_ids=[*([number % 3 + 1] * 20), number % 2 + 1], max_new_tokens=1)
+        for number in range(40)
+    ]
+    assert all(output.error is None for output in session.generate(requests, batch_size=4))
+
+
+def test_a_large_batch_size_fits_the_cells() -> None:
+    """Scoring with a batch size takes no more tokens at a time than there is room for."""
+    session = ToyCells(16, most_cells=60)
+    spans = [Span((1, *(number >> bit & 1 for bit in range(6)), *[2] * 20), 1) for number in range(20)]
+    assert len(list(session._score(spans, 16))) == len(spans)
+
+
 def test_beams_are_refused_alone() -> None:
     """Beam search is not there: that request gets an error, the one beside it an answer."""
     outputs = ToyCells().generate([GenerationRequest(input_ids=[1], max_new_tokens=2, num_beams=b) for b in (2, 1)])

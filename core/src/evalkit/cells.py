@@ -42,6 +42,8 @@ class CellSession(TokenSession):
     drafted_pass = 0
     cache_tokens: int | None = None
     """As in `evalkit.decoding.Limits`; free cells, at most a quarter, come on top."""
+    most_cells: int | None = None
+    """Cells that there is room for, free ones included; None where there is no fixed number."""
     adjust: decoding.Adjust | None = None
     """What the checkpoint asks of every text that is generated: penalties, forbidden tokens."""
 
@@ -79,6 +81,11 @@ class CellSession(TokenSession):
         """Read a batch and score its targets; an engine may do both on its device."""
         logits = self.run(batch.tokens.astype(np.int64), batch.positions, mask, batch.rows)
         return target_scores(logits, batch.target_rows, batch.targets, batch.tops)
+
+    def _budget(self, spans: list[Span], batch_size: int | None) -> int:
+        """What the caller's batch size asks for; where cells are few, never more than a pass."""
+        budget = super()._budget(spans, batch_size)
+        return budget if self.most_cells is None else min(budget, self.batch_tokens)
 
     def score_batch(self, spans: list[Span]) -> list[ScoredTokens]:
         """Score spans as a forest of their own."""
@@ -146,9 +153,14 @@ class _CellDecoder(decoding.SequenceDecoder):
         self._next += 1
         return self._next - 1
 
+    def admit(self, suffixes: list[tuple[int, ...]]) -> Floats:
+        """Read new sequences, the cells made compact before: answers of one token are followed by no step."""
+        self._make_compact(sum(map(len, suffixes)))
+        return super().admit(suffixes)
+
     def step(self, fed: list[list[int]]) -> list[Floats]:
         """Read further tokens of every sequence, the cells made compact before."""
-        self._make_compact()
+        self._make_compact(sum(map(len, fed)))
         self._first = len(self._owners) + np.cumsum([0, *map(len, fed)])
         return super().step(fed)
 
@@ -178,9 +190,12 @@ class _CellDecoder(decoding.SequenceDecoder):
         among = (owners[None] == owners[:, None]) & (here[None] <= here[:, None])
         return np.concatenate([before, among], 1)
 
-    def _make_compact(self) -> None:
+    def _make_compact(self, new: int) -> None:
+        """Move the cells together where that is worth it, or new ones would not find room."""
+        held, most = len(self._owners), self.session.most_cells
         free = int((self._owners == FREE).sum())
-        if free >= LEAST_FREE and 4 * free > len(self._owners):
+        is_full = most is not None and held + new > most
+        if free and (is_full or (free >= LEAST_FREE and 4 * free > held)):
             kept = np.flatnonzero(self._owners != FREE)
             self.session.keep(kept)
             self._owners = self._owners[kept]

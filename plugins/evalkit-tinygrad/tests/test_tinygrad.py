@@ -63,6 +63,20 @@ def test_cells_can_be_moved(llama: TinygradSession) -> None:
     assert np.allclose(moved, plain, atol=1e-4)
 
 
+def test_many_short_answers_fit_the_cells(llama: TinygradSession) -> None:
+    """Prompts that join again and again, each ended by its first token, are all answered."""
+    requests = [GenerationRequest(input_ids=[5 + n, *range(10, 59)], max_new_tokens=1) for n in range(40)]
+    assert all(output.error is None for output in llama.generate(requests))
+
+
+def test_a_large_batch_size_fits_the_cells(llama: TinygradSession) -> None:
+    """Scoring with `--batch-size` takes as many tokens at a time as there is room for."""
+    pairs = [LoglikelihoodRequest(f"{n} {TEXT}", f" {TEXT}") for n in range(40)]
+    expected = llama.loglikelihood(pairs[:2])
+    found = llama.loglikelihood(pairs, batch_size=40)
+    assert [o.logprob for o in found[:2]] == pytest.approx([o.logprob for o in expected], abs=1e-3)
+
+
 def test_padding_is_counted(llama: TinygradSession) -> None:
     """Passes of fixed sizes: what fills them up counts as computed."""
     before = llama.token_counts()

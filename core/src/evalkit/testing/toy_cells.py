@@ -21,11 +21,12 @@ def scores_behind(text: Sequence[int]) -> NDArray[np.float32]:
 
 
 class ToyCells(CellSession):
-    """Keeps tokens and positions as cells, and answers with what each token sees."""
+    """Keeps tokens and positions as cells, and answers with what each token sees; `most_cells` at a time."""
 
-    def __init__(self, batch_tokens: int = 64, draft_tokens: int = 0) -> None:
+    def __init__(self, batch_tokens: int = 64, draft_tokens: int = 0, *, most_cells: int | None = None) -> None:
         super().__init__(Letters(), max_length=64, batch_tokens=batch_tokens)  # type: ignore[arg-type]
         self.draft_tokens, self.drafted_pass = draft_tokens, 12
+        self.most_cells = most_cells
         self.cells: list[tuple[int, int]] = []
         self.most = 0
 
@@ -35,6 +36,7 @@ class ToyCells(CellSession):
         """Logits of what each token sees, which must be a text."""
         self.cells += zip(tokens.tolist(), positions.tolist(), strict=True)
         self.most = max(self.most, len(self.cells))
+        assert self.most_cells is None or len(self.cells) <= self.most_cells
         assert mask.shape == (len(tokens), len(self.cells))
         found = []
         for row, seen in enumerate(mask):

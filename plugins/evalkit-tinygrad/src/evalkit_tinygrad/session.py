@@ -62,12 +62,14 @@ class TinygradSession(CellSession):
     # ── the primitive ───────────────────────────────────────────────────────────────────────────────────
     def make_room(self, longest: int, total: int) -> None:
         """Have cells for texts of so many tokens: in powers of two, as each capacity is compiled anew."""
-        largest = max(self.batch_tokens, SMALL_PASS)
+        largest = self._sizes[-1]
         needed = max(longest, min(total, self.max_length)) + largest + LEAST_FREE
         capacity = 1 << (needed - 1).bit_length()
         if capacity > self._capacity:
             self._capacity = capacity
             self._free()
+        # A pass is padded, behind the last cell too.
+        self.most_cells = self._capacity - largest
         # Free cells may be a quarter of all before they are reused.
         self.cache_tokens = 3 * (self._capacity - largest) // 4
 
