@@ -8,14 +8,22 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
+import pytest
 from malformed import ESCAPES, Bad, bodies, lies, methods, places, status, texts
+
+from evalkit_http.service.args import ServerArgs
+from evalkit_http.service.protocol import EvaluateRequest
+from evalkit_http.service.slots import Slots
+from evalkit_http.service.translate import evaluation_work
 
 EVALUATION = {
     "model": "transformers",
     "tasks": ["starter_questions"],
     "model_args": {"pretrained": "Qwen/Qwen3-0.6B"},
-    "num_gpus": 9999,
 }
+"""Nothing is wrong with it, so that each request below is refused for its own fault."""
+FINE = {"limit": [2**62], "batch_size": [2**62], "priority": [-1], "timeout": [1.5], "seed": [-1, -(2**62), 2**62]}
+"""Odd, and yet what a field may hold."""
 FIELDS = {
     "model": "str",
     "tasks": "list",
@@ -39,16 +47,18 @@ FIELDS = {
 
 
 def evaluation_requests() -> Iterator[Bad]:
-    """What the evaluation service is asked. Nothing of it can run: the valid parts ask for more GPUs than there are."""
+    """What the evaluation service is asked: evaluations with one fault each, merges of what is not there, noise."""
     own: dict[str, tuple[Any, ...]] = {
         "model": ("nothing", "os:system", "../x", ""),
         "tasks": (["nothing"], ["/etc/passwd"], ["os:system"], ["a.yaml"]),
-        "model_args": tuple({"pretrained": path} for path in ESCAPES),
+        "model_args": tuple({"pretrained": path} for path in (*ESCAPES, "./", "a" * 300 + "/b")),
         "output_dir": ESCAPES,
         "webhook": ("file:///etc/passwd", "ftp://a", "http://", "http://169.254.169.254/", "javascript:1"),
+        "num_gpus": (9999,),
         "device": ("cuda:-1", "cuda:999", "../x"),
     }
-    yield from bodies("/evaluate", EVALUATION, FIELDS, own)
+    fine = {json.dumps({**EVALUATION, name: value}).encode() for name, values in FINE.items() for value in values}
+    yield from (bad for bad in bodies("/evaluate", EVALUATION, FIELDS, own) if bad.content not in fine)
     yield from texts("/evaluate", EVALUATION)
     merge = {"checkpoint_path": "nothing"}
     paths = {"checkpoint_path": ESCAPES, "output_path": ESCAPES, "checkpoint_type": ("x", "")}
@@ -142,6 +152,15 @@ def has_error(body: bytes) -> bool:
     return bool(error["message"]) and {"message", "type", "param", "code"} <= set(error)
 
 
+def test_the_request_that_is_made_malformed_is_fine() -> None:
+    """It would run as it is, and so would the odd ones; the thousand below are not refused for something else."""
+    pytest.importorskip("evalkit_transformers")
+    for name, values in {"log_samples": [True], **FINE}.items():
+        for value in values:
+            request = EvaluateRequest.model_validate({**EVALUATION, name: value})
+            assert evaluation_work(request, ServerArgs(), Slots(("cpu",)))["spec"]["engine"] == EVALUATION["model"]
+
+
 def test_the_service_refuses_a_thousand_malformed_requests(serve: Callable[..., Any]) -> None:
     """No malformed request is accepted, none is a 5xx, and the server goes on as if nothing had been."""
     server = serve(allow_references=False)
@@ -168,7 +187,6 @@ def test_the_model_server_refuses_a_thousand_malformed_requests() -> None:
 def test_no_path_leads_out_of_the_allowed_folders(serve: Callable[..., Any]) -> None:
     """With all else as it should be, each escape is refused wherever a path can be named, and nothing is queued."""
     server = serve()
-    good = {key: value for key, value in EVALUATION.items() if key != "num_gpus"}
     with httpx.Client(base_url=server.url, timeout=60) as client:
         for path in ESCAPES:
             for more in (
@@ -176,7 +194,7 @@ def test_no_path_leads_out_of_the_allowed_folders(serve: Callable[..., Any]) -> 
                 {"model_args": {"pretrained": "any/model", "tokenizer_path": path}},
                 {"output_dir": path},
             ):
-                answer = client.post("/evaluate", json={**good, **more})
+                answer = client.post("/evaluate", json={**EVALUATION, **more})
                 assert 400 <= answer.status_code < 500, (path, more)
                 assert has_detail(answer.content)
         assert client.get("/queue").json()["queue_size"] == 0
