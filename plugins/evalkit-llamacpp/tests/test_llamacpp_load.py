@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import logging
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from gguf import GGUFWriter
 from evalkit.errors import ConfigError, ModelError, ModelNotFoundError
 from evalkit.model import Model
 from evalkit.requests import LoglikelihoodRequest
+from evalkit.testing.gguf_changes import changed_gguf
 from evalkit.testing.tiny import TinyModel
 from evalkit_llamacpp import load
 from evalkit_llamacpp.engine import LlamaCpp
@@ -64,6 +67,38 @@ def test_a_model_larger_than_memory_is_refused(tiny: TinyModel, monkeypatch: pyt
     """Before it is mapped, with both sizes."""
     monkeypatch.setattr(load, "available_memory", lambda: 1000)
     assert "GiB of memory are free" in refused(tiny.gguf)
+
+
+def test_a_split_model_larger_than_memory_is_refused(
+    tiny: TinyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All parts count, not the first alone."""
+    first = tmp_path / "m-00001-of-00002.gguf"
+    first.symlink_to(tiny.gguf)
+    (tmp_path / "m-00002-of-00002.gguf").symlink_to(tiny.gguf)
+    monkeypatch.setattr(load, "available_memory", lambda: Path(tiny.gguf).stat().st_size + 1)
+    assert "GiB of memory are free" in refused(first)
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"llama.attention.causal": False}, "embedding or diffusion"),
+        ({"tokenizer.ggml.model": "none", "tokenizer.ggml.tokens": None}, "has no vocabulary"),
+    ],
+)
+def test_models_that_do_not_continue_texts_are_refused(
+    tiny: TinyModel, tmp_path: Path, values: dict[str, object], problem: str
+) -> None:
+    """Embedding models, diffusion models, and files without vocabulary: scores would mean nothing."""
+    assert problem in refused(changed_gguf(tiny.gguf, tmp_path / "m.gguf", values))
+
+
+@pytest.mark.parametrize(("name", "value"), [("adapter", "lora"), ("options", {"a": 1}), ("dtype", "float16")])
+def test_fields_that_mean_nothing_here_are_refused(tiny: TinyModel, name: str, value: object) -> None:
+    """Scores without them would be another model's."""
+    with pytest.raises(ConfigError, match=name):
+        LlamaCpp().build(Model(str(tiny.gguf), **{name: value}))  # type: ignore[arg-type]
 
 
 def test_other_files_are_refused(tiny: TinyModel, tmp_path: Path) -> None:
@@ -154,6 +189,30 @@ def test_a_tokenizer_of_its_own(tiny: TinyModel, llama: LlamaCppSession) -> None
     model = Model(str(tiny.gguf), tokenizer_path=str(tiny.hf))
     with LlamaCpp(n_threads=1).build(model) as session:
         assert session.loglikelihood([PAIR])[0].logprob == pytest.approx(llama.loglikelihood([PAIR])[0].logprob)
+
+
+def test_the_template_of_the_file_serves_a_tokenizer_without_one(tiny: TinyModel, tmp_path: Path) -> None:
+    """A tokenizer from elsewhere that has no chat template gets the file's."""
+    pytest.importorskip("transformers", reason="reads the tokenizer")
+    folder = tmp_path / "hf"
+    shutil.copytree(tiny.hf, folder)
+    config = folder / "tokenizer_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text(encoding="utf-8")) | {"chat_template": None}))
+    with LlamaCpp(n_threads=1).build(Model(str(tiny.gguf), tokenizer_path=str(folder))) as session:
+        text = session.apply_chat_template([{"role": "user", "content": "Hello."}])
+    assert text == "<|im_start|>user\nHello.<|im_end|>\n<|im_start|>assistant\n"
+
+
+@pytest.mark.parametrize("text", ["[ 1 , 2 ]", "it 's so , is n't it ?", "Ünï 🙂 !"])
+def test_texts_come_back_as_they_were(tiny: TinyModel, tmp_path: Path, text: str) -> None:
+    """Spaces before punctuation stay, whatever llama.cpp cleans up for the vocabulary's family."""
+    path = changed_gguf(tiny.gguf, tmp_path / "m.gguf", {"tokenizer.ggml.pre": "gpt-2"})
+    with LlamaCpp(n_threads=1).build(Model(str(path))) as session:
+        assert isinstance(session, LlamaCppSession)
+        ids = session.tokenizer.encode_batch([text])[0]
+        assert session.tokenizer.decode(ids) == text
+        assert session.tokenizer.decode([*ids, 2], skip_special=False) == f"{text}<|im_end|>"
+        assert session.tokenizer.decode([*ids, 2]) == text
 
 
 def test_the_size_of_a_pointer_is_what_passes_count_on() -> None:

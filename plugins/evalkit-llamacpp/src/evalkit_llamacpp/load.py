@@ -12,8 +12,9 @@ import llama_cpp
 from llama_cpp import llama_cpp as api
 
 from evalkit.errors import ConfigError, ModelError, ModelNotFoundError
+from evalkit.gguf_files import gguf_bytes
 from evalkit.memory import available_memory
-from evalkit.model import Model
+from evalkit.model import Model, refuse_fields
 from evalkit_llamacpp import logs
 from evalkit_llamacpp.engine import LlamaCpp
 
@@ -23,9 +24,17 @@ SPLIT_MODES = {"none": api.LLAMA_SPLIT_MODE_NONE, "layer": api.LLAMA_SPLIT_MODE_
 ALL_F32 = 0
 """The file type, as GGUF numbers them, of a model without any quantized or half-precision weights."""
 
+ADVICE = {
+    "dtype": "A GGUF file has the precision of its weights: give one of another quantization with --model",
+    "adapter": "Merge it into the checkpoint before converting that to GGUF, or use --engine transformers",
+    "options": "llama.cpp's settings are --engine-arg options of the engine",
+}
+"""What to do instead of setting a field that means nothing here."""
+
 
 def load_model(engine: LlamaCpp, model: Model, *, on_gpu: bool) -> Any:
-    """The model's handle. Raises ModelNotFoundError, ModelError."""
+    """The model's handle. Raises ConfigError, ModelNotFoundError, ModelError."""
+    refuse_fields(model, "llamacpp", **ADVICE)
     logs.install(verbose=engine.verbose)
     path = checked_file(model.path)
     llama_cpp.llama_backend_init()
@@ -36,10 +45,24 @@ def load_model(engine: LlamaCpp, model: Model, *, on_gpu: bool) -> Any:
         handle = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
     if not handle:
         raise ModelError(f"llama.cpp cannot load {path}: {_cause(said)}. Check the file, or convert it anew")
-    if llama_cpp.llama_model_has_encoder(handle) or not llama_cpp.llama_model_has_decoder(handle):
+    if problem := _unsuitable(handle):
         llama_cpp.llama_model_free(handle)
-        raise ModelError(f"{path} is not a decoder-only language model; the llamacpp engine evaluates only those")
+        raise ModelError(f"{path} {problem}; the llamacpp engine evaluates decoder-only language models")
     return handle
+
+
+def _unsuitable(handle: Any) -> str | None:
+    """Why texts cannot be scored token by token with a model, or None."""
+    if llama_cpp.llama_model_has_encoder(handle) or not llama_cpp.llama_model_has_decoder(handle):
+        return "is not a decoder-only language model"
+    if llama_cpp.llama_vocab_type(llama_cpp.llama_model_get_vocab(handle)) == api.LLAMA_VOCAB_TYPE_NONE:
+        return "has no vocabulary"
+    # Some diffusion models are marked by `causal` only.
+    if llama_cpp.llama_model_is_diffusion(handle):
+        return "is a diffusion model"
+    if metadata(handle, f"{metadata(handle, 'general.architecture')}.attention.causal") == "false":
+        return "is an embedding or diffusion model, whose tokens see what follows them"
+    return None
 
 
 def checked_file(name: str) -> Path:
@@ -65,7 +88,7 @@ def checked_file(name: str) -> Path:
 
 def _check_memory(path: Path) -> None:
     """Mapped weights that do not fit make the machine swap, or the process disappear."""
-    size, room = path.stat().st_size, available_memory()
+    size, room = gguf_bytes(path), available_memory()
     if room is not None and size > room:
         raise ModelError(
             f"{path.name} has {size / 2**30:.1f} GiB, and {room / 2**30:.1f} GiB of memory are free. "

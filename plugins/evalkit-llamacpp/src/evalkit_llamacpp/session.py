@@ -69,6 +69,9 @@ class LlamaCppSession(TokenSession):
                 f"tokenizer {model.tokenizer_path} has {other.vocab_size} tokens, but the model {own.vocab_size}. "
                 "Check --model-arg tokenizer_path="
             )
+        # Tokenizers that come without a template often belong to files that have one.
+        if not (other.chat_template or other.hf.chat_template):
+            other.chat_template = own.chat_template
         return other
 
     def _max_length(self, model: Model) -> int:

@@ -19,6 +19,8 @@ class GGUFTokenizer(TemplateTokenizer):
 
     def __init__(self, handle: Any, chat_template: str | None) -> None:
         self._vocabulary = llama_cpp.llama_model_get_vocab(handle)
+        self._is_bpe = metadata(handle, "tokenizer.ggml.model") == "gpt2"
+        self._pieces: dict[tuple[int, bool], bytes] = {}
         self.vocab_size: int = llama_cpp.llama_vocab_n_tokens(self._vocabulary)
         bos, eos = llama_cpp.llama_vocab_bos(self._vocabulary), llama_cpp.llama_vocab_eos(self._vocabulary)
         # Not all that llama.cpp takes for an end by its name: the checkpoint's own ends, as other engines have them.
@@ -37,6 +39,27 @@ class GGUFTokenizer(TemplateTokenizer):
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         """Text of token ids. A character that is cut by the end of the ids shows as U+FFFD."""
+        found = self._join(ids, skip_special) if self._is_bpe else self._detokenize(ids, skip_special)
+        return found.decode("utf-8", errors="replace")
+
+    def _join(self, ids: Sequence[int], skip_special: bool) -> bytes:
+        """The bytes of each token: llama.cpp's own way takes spaces away before what looks like punctuation."""
+        return b"".join(self._piece(token, skip_special) for token in ids)
+
+    def _piece(self, token: int, skip_special: bool) -> bytes:
+        key = token, skip_special
+        if key not in self._pieces:
+            size = 256
+            while True:
+                buffer = ctypes.create_string_buffer(size)
+                length = llama_cpp.llama_token_to_piece(self._vocabulary, token, buffer, size, 0, not skip_special)
+                if length >= 0:
+                    break
+                size = -length
+            self._pieces[key] = buffer.raw[:length]
+        return self._pieces[key]
+
+    def _detokenize(self, ids: Sequence[int], skip_special: bool) -> bytes:
         tokens = (llama_cpp.llama_token * len(ids))(*ids)
         size = 16 + 8 * len(ids)
         while True:
@@ -46,8 +69,7 @@ class GGUFTokenizer(TemplateTokenizer):
                 self._vocabulary, tokens, len(ids), buffer, size, False, not skip_special
             )
             if length >= 0:
-                text: bytes = buffer.raw[:length]
-                return text.decode("utf-8", errors="replace")
+                return buffer.raw[:length]
             size = -length
 
     def _encode(self, text: str, special: bool) -> list[int]:
