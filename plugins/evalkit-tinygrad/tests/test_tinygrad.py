@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from evalkit.model import Model
 from evalkit.requests import GenerationRequest, LoglikelihoodRequest
 from evalkit.testing.conformance import SessionConformance, check_close_is_idempotent
 from evalkit.testing.decoders import TEXT, check_greedy, logprob_errors
+from evalkit.testing.gguf_changes import changed_gguf
 from evalkit.testing.reference import reference_model
 from evalkit.testing.tiny import TinyModel
 from evalkit_tinygrad import load
@@ -151,6 +153,73 @@ def test_an_unknown_architecture_is_named(tmp_path: Path) -> None:
     writer.write_tensors_to_file()
     writer.close()
     assert "gemma2" in refused(path)
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"llama.rope.scaling.type": "linear"}, "scales its rotary angles"),
+        ({"llama.rope.scale_linear": 2.0}, "scales its rotary angles"),
+        ({"llama.expert_count": 8}, "not normalise"),
+    ],
+)
+def test_what_tinygrad_would_pass_over_is_refused(
+    tiny: TinyModel, tmp_path: Path, values: dict[str, Any], problem: str
+) -> None:
+    """Settings in the header that change scores, and that tinygrad does not read."""
+    assert problem in refused(changed_gguf(tiny.gguf, tmp_path / "m.gguf", values))
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"), [("attn_output.bias", "leaves out"), ("attn_q.bias", "wrong order"), ("new", "leaves out")]
+)
+def test_a_tensor_without_a_place_is_refused(tiny: TinyModel, tmp_path: Path, name: str, problem: str) -> None:
+    """Weights that tinygrad would leave out, or put in wrongly."""
+    tensors = {f"blk.0.{name}": np.ones(128, np.float32)}
+    assert problem in refused(changed_gguf(tiny.gguf, tmp_path / "m.gguf", {}, tensors=tensors))
+
+
+def test_a_file_without_a_scaling_of_angles_loads(tiny: TinyModel, tmp_path: Path) -> None:
+    """A scaling of the kind "none" is none."""
+    path = changed_gguf(tiny.gguf, tmp_path / "m.gguf", {"llama.rope.scaling.type": "none"})
+    Tinygrad(device="CPU").build(Model(str(path))).close()
+
+
+def test_a_split_model_larger_than_memory_is_not_read(
+    tiny: TinyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sizes of all parts are enough to refuse it."""
+    first = tmp_path / "m-00001-of-00002.gguf"
+    first.symlink_to(tiny.gguf)
+    (tmp_path / "m-00002-of-00002.gguf").symlink_to(tiny.gguf)
+    monkeypatch.setattr(load, "available_memory", lambda: Path(tiny.gguf).stat().st_size + 1)
+    monkeypatch.setattr(load, "gguf_load", None)
+    assert "GiB of memory are free" in refused(first)
+
+
+@pytest.mark.parametrize(("name", "value"), [("adapter", "lora"), ("options", {"a": 1}), ("dtype", "bfloat16")])
+def test_fields_that_mean_nothing_here_are_refused(tiny: TinyModel, name: str, value: object) -> None:
+    """Scores without them would be another model's."""
+    with pytest.raises(ConfigError, match=name):
+        Tinygrad(device="CPU").build(Model(str(tiny.gguf), **{name: value}))  # type: ignore[arg-type]
+
+
+def test_the_dtype_of_the_model_comes_first(tiny: TinyModel) -> None:
+    """It overrides the engine's."""
+    with Tinygrad(device="CPU", dtype="float32").build(Model(str(tiny.gguf), dtype="float16")) as session:
+        assert (session.describe_execution() or {})["dtype"] == "float16"
+
+
+def test_the_template_of_the_file_serves_a_tokenizer_without_one(tiny: TinyModel, tmp_path: Path) -> None:
+    """A tokenizer from elsewhere that has no chat template gets the file's."""
+    pytest.importorskip("transformers", reason="reads the tokenizer")
+    folder = tmp_path / "hf"
+    shutil.copytree(tiny.hf, folder)
+    config = folder / "tokenizer_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text(encoding="utf-8")) | {"chat_template": None}))
+    with Tinygrad(device="CPU").build(Model(str(tiny.gguf), tokenizer_path=str(folder))) as session:
+        text = session.apply_chat_template([{"role": "user", "content": "Hello."}])
+    assert text == "<|im_start|>user\nHello.<|im_end|>\n<|im_start|>assistant\n"
 
 
 def test_bad_input_gets_one_line(tiny: TinyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

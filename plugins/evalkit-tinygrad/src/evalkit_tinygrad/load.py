@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +16,23 @@ from tinygrad import Device
 from tinygrad.helpers import DEV, getenv
 from tinygrad.llm.gguf import gguf_load
 from tinygrad.llm.model import Transformer, TransformerBlock
+from tinygrad.nn.state import get_state_dict
 
 from evalkit.errors import ConfigError, MissingDependencyError, ModelError, ModelNotFoundError, one_line
+from evalkit.gguf_files import gguf_bytes
 from evalkit.memory import available_memory
-from evalkit.model import Model
-from evalkit_tinygrad.engine import Tinygrad
+from evalkit.model import Model, chosen_dtype, refuse_fields
+from evalkit_tinygrad.engine import Dtype, Tinygrad
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "qwen3moe")
 """Those whose layers tinygrad computes as their authors do. It would load others without a word."""
+ADVICE = {
+    "adapter": "Merge it into the checkpoint before converting that to GGUF, or use --engine transformers",
+    "options": "tinygrad's settings are --engine-arg options of the engine",
+}
+"""What to do instead of setting a field that means nothing here."""
+FACTORS = "rope_freqs.weight"
+"""What the frequencies of rotary angles are divided by; tinygrad leaves them out, `rotary_angles` does not."""
 
 UNREADABLE = (
     AssertionError,
@@ -69,21 +78,28 @@ def choose_device(engine: Tinygrad) -> str:
     return name
 
 
-def weights_dtype(engine: Tinygrad, device: str) -> str:
-    """What weights are unpacked to: float16 is slow on a CPU."""
-    if engine.dtype != "auto":
-        return engine.dtype
+def weights_dtype(engine: Tinygrad, model: Model, device: str) -> str:
+    """What weights are unpacked to: float16 is slow on a CPU. Raises ConfigError."""
+    dtype = chosen_dtype(model, "tinygrad", engine.dtype, get_args(Dtype))
+    if dtype != "auto":
+        return dtype
     return "float32" if device == "CPU" else "float16"
 
 
 def load_model(model: Model, device: str, dtype: str) -> tuple[Any, Mapping[str, Any], Any]:
-    """tinygrad's model, the file's header, and factors of the rotary angles or None. Raises ModelError."""
+    """tinygrad's model, the file's header, and factors of the rotary angles or None. Raises ConfigError, ModelError."""
+    refuse_fields(model, "tinygrad", **ADVICE)
     path = checked_file(model.path)
+    # Reading the header alone would take the whole file into memory.
+    _check_memory(path, "has", gguf_bytes(path), device)
     half = dtype == "float16"
     try:
         header, weights = gguf_load(path)
-        _check(path, header, weights, 2 if half else 4, device)
-        factors = weights.get("rope_freqs.weight")
+        if problem := _problem(header, weights):
+            raise ModelError(f"{path.name} {problem}. Use --engine llamacpp")
+        unpacked = sum(int(np.prod(tensor.shape)) for tensor in weights.values()) * (2 if half else 4)
+        _check_memory(path, "unpacks to", unpacked, device)
+        factors = weights.get(FACTORS)
         with _environment("HALF", str(int(half))):
             # Unpacked once: else every pass would do it again.
             loaded, _ = Transformer.from_gguf(path, realize=True)
@@ -91,26 +107,45 @@ def load_model(model: Model, device: str, dtype: str) -> tuple[Any, Mapping[str,
         raise
     except UNREADABLE as error:
         raise ModelError(f"tinygrad cannot load {path}: {one_line(error, 200)}. Check the file") from error
-    if any(type(block) is not TransformerBlock for block in loaded.blk) or loaded.blk[0].config.attn_output_gate:
-        raise ModelError(
-            f"{path.name} has layers of a kind that evalkit cannot batch in tinygrad. Use --engine llamacpp"
-        )
+    if problem := _lost(loaded, weights):
+        raise ModelError(f"{path.name} {problem}. Use --engine llamacpp")
     return loaded, header, None if factors is None else factors.numpy()
 
 
-def _check(path: Path, header: Mapping[str, Any], weights: Mapping[str, Any], size: int, device: str) -> None:
-    architecture = header.get("general.architecture")
-    if architecture not in ARCHITECTURES:
+def _check_memory(path: Path, what: str, size: int, device: str) -> None:
+    room = available_memory()
+    if device == "CPU" and room is not None and size > room:
         raise ModelError(
-            f"{path.name} is of the architecture {architecture!r}; the tinygrad engine knows "
-            f"{', '.join(ARCHITECTURES)}. Use --engine llamacpp"
-        )
-    needed, room = sum(int(np.prod(tensor.shape)) for tensor in weights.values()) * size, available_memory()
-    if device == "CPU" and room is not None and needed > room:
-        raise ModelError(
-            f"{path.name} unpacks to {needed / 2**30:.1f} GiB, and {room / 2**30:.1f} GiB of memory are free. "
+            f"{path.name} {what} {size / 2**30:.1f} GiB, and {room / 2**30:.1f} GiB of memory are free. "
             "Use --engine llamacpp, which computes with packed weights"
         )
+
+
+def _problem(header: Mapping[str, Any], weights: Mapping[str, Any]) -> str | None:
+    """What in a file tinygrad would pass over without a word, and so compute something else; or None."""
+    name = header.get("general.architecture")
+    if name not in ARCHITECTURES:
+        return f"is of the architecture {name!r}; the tinygrad engine knows {', '.join(ARCHITECTURES)}"
+    scaling = header.get(f"{name}.rope.scaling.type", "none")
+    if scaling != "none" or f"{name}.rope.scale_linear" in header:
+        return f"scales its rotary angles ({scaling}), which tinygrad does not"
+    # llama.cpp does it for every Llama with experts, whether the file says so or not.
+    if name == "llama" and header.get(f"{name}.expert_count") and not header.get(f"{name}.expert_weights_norm"):
+        return "has experts whose weights tinygrad would not normalise"
+    # A file has their rows in another order, as it has those of the weights, which alone tinygrad puts back.
+    if name == "llama" and any(tensor.endswith(("attn_q.bias", "attn_k.bias")) for tensor in weights):
+        return "is a Llama with biases in its attention, which tinygrad reads in a wrong order"
+    return None
+
+
+def _lost(loaded: Any, weights: Mapping[str, Any]) -> str | None:
+    """What of a file has not become part of the model, or cannot be batched; or None."""
+    if any(type(block) is not TransformerBlock for block in loaded.blk) or loaded.blk[0].config.attn_output_gate:
+        return "has layers of a kind that evalkit cannot batch in tinygrad"
+    lost = sorted(set(weights) - set(get_state_dict(loaded)) - {FACTORS})
+    if lost:
+        return f"has {len(lost)} tensors that tinygrad leaves out, {lost[0]} among them"
+    return None
 
 
 @contextmanager

@@ -35,7 +35,7 @@ class TinygradSession(CellSession):
     def __init__(self, engine: Tinygrad, model: Model) -> None:
         self.engine = engine
         self.device = choose_device(engine)
-        self.dtype = weights_dtype(engine, self.device)
+        self.dtype = weights_dtype(engine, model, self.device)
         self.model, header, factors = load_model(model, self.device, self.dtype)
         tokenizer = _tokenizer(model, header)
         trained = int(self.model.max_context)
@@ -146,8 +146,13 @@ class TinygradSession(CellSession):
 def _tokenizer(model: Model, header: Any) -> HFTokenizer:
     """The tokenizer that the file describes, or that of `tokenizer_path`."""
     ends = [int(header[key]) for key in (f"tokenizer.ggml.{name}" for name in END_KEYS) if key in header]
+    own = header.get("tokenizer.chat_template")
     if model.tokenizer_path is not None:
-        return load_tokenizer(model, eos_token_ids=ends)
+        other = load_tokenizer(model, eos_token_ids=ends)
+        # Tokenizers that come without a template often belong to files that have one.
+        if not (other.chat_template or other.hf.chat_template):
+            other.chat_template = own
+        return other
     from transformers import PreTrainedTokenizerFast
 
     tokens = header["tokenizer.ggml.tokens"]
@@ -156,5 +161,4 @@ def _tokenizer(model: Model, header: Any) -> HFTokenizer:
     fast = PreTrainedTokenizerFast(
         tokenizer_object=gguf_tokenizer(header), clean_up_tokenization_spaces=False, **special
     )
-    template = load_template(model.chat_template) or header.get("tokenizer.chat_template")
-    return HFTokenizer(fast, eos_token_ids=ends, chat_template=template)
+    return HFTokenizer(fast, eos_token_ids=ends, chat_template=load_template(model.chat_template) or own)
