@@ -98,6 +98,19 @@ def test_syncing_changes_nothing(store: JobStore, monkeypatch: pytest.MonkeyPatc
     assert store.counts()["running"] == 2
 
 
+def test_files_of_earlier_versions_open(tmp_path: Path) -> None:
+    """What a newer version keeps of a job is added to the jobs that are there."""
+    path = tmp_path / "jobs.sqlite"
+    with closing(JobStore(path)) as store:
+        id = store.accept(new())[0].id
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("DROP INDEX by_need")
+        for column in ("crashes", "answered"):
+            db.execute(f"ALTER TABLE jobs DROP COLUMN {column}")
+    with closing(JobStore(path)) as store:
+        assert [(job.id, job.crashes) for job in store.candidates(1e12, 1)] == [(id, 0)]
+
+
 def test_threads_share_it(store: JobStore) -> None:
     """Submissions of many threads are all kept, each once."""
     threads = [threading.Thread(target=lambda: [store.accept(new()) for _ in range(20)]) for _ in range(8)]

@@ -14,6 +14,8 @@ import pytest
 from evalkit_http.service import checkpoints
 from evalkit_http.service.evaluation import Evaluation
 from evalkit_http.service.jobs import Accepted, JobStore
+from evalkit_http.service.protocol import Progress
+from evalkit_http.service.scheduler import MOST_CRASHES
 
 FAKE = {"model": "evalkit.testing.fake:Fake", "model_args": {"pretrained": "any"}}
 QUICK = {**FAKE, "tasks": ["starter_questions"], "limit": 2}
@@ -33,6 +35,19 @@ def failing(work: Callable[..., Any]) -> Callable[..., Any]:
         return work(*args, **fields)
 
     return fails_first
+
+
+def left_running(folder: Path, crashes: int = 0, answered: int = 0) -> str:
+    """A job that ran when the server was killed, which had happened before."""
+    folder.mkdir()
+    with closing(JobStore(folder / "jobs.sqlite")) as store:
+        work = {"slots": {"count": 1, "device": None}, "spec": {}, "timeout": None, "prefix": ""}
+        id = store.accept(Accepted("evaluate", {}, work))[0].id
+        store.start(id, ("cpu:0",))
+        for _ in range(crashes):
+            store.requeue(id, "", answered)
+            store.start(id, ("cpu:0",))
+    return id
 
 
 @pytest.mark.parametrize("step", ["start", "finish"])
@@ -77,11 +92,7 @@ def test_a_folder_that_cannot_be_read_does_not_keep_a_server_from_starting(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One job's files give an error at the start: that job is run again, and says what is wrong if that stays."""
-    (tmp_path / "state").mkdir()
-    with closing(JobStore(tmp_path / "state" / "jobs.sqlite")) as store:
-        work = {"slots": {"count": 1, "device": None}, "spec": {}, "timeout": None, "prefix": ""}
-        id = store.accept(Accepted("evaluate", {}, work))[0].id
-        store.start(id, ("cpu:0",))
+    id = left_running(tmp_path / "state")
 
     def unreadable(*args: object) -> None:
         raise OSError(5, "Input/output error")
@@ -90,3 +101,17 @@ def test_a_folder_that_cannot_be_read_does_not_keep_a_server_from_starting(
     job = serve().wait(id)
     assert (job["status"], job["attempts"]) == ("failed", 2)
     assert "Input/output error" in job["error"]
+
+
+@pytest.mark.parametrize(("answered", "is_over"), [(3, True), (4, False)])
+def test_a_job_that_takes_the_server_down_is_given_up(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answered: int, is_over: bool
+) -> None:
+    """After some crashes without a new answer it fails; one that gets further each time goes on."""
+    id = left_running(tmp_path / "state", MOST_CRASHES - 1, 3)
+    monkeypatch.setattr(Evaluation, "progress", lambda *args: Progress(answered=answered, total=9))
+    monkeypatch.setattr(Evaluation, "words", lambda *args: ["no-such-command"])
+    job = serve().wait(id)
+    assert job["status"] == "failed"
+    assert ("the server was killed" in job["error"]) == is_over
+    assert job["attempts"] == MOST_CRASHES + (answered > 3)

@@ -19,61 +19,11 @@ from typing import Any
 
 from evalkit.errors import ConfigError, RunError
 from evalkit_http.service.protocol import JobStatus
+from evalkit_http.service.schema import ADDED, NEED, SCHEMA
 
 QUEUED, RUNNING = JobStatus.QUEUED, JobStatus.RUNNING
 FINAL = tuple(status for status in JobStatus if status.is_final)
 LARGEST_LOG = 16 * 2**20
-NEED = "CAST(CASE WHEN json_valid(work) THEN json_extract(work, '$.slots') END AS TEXT)"
-SCHEMA = f"""
-CREATE TABLE IF NOT EXISTS jobs (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    id TEXT NOT NULL UNIQUE,
-    kind TEXT NOT NULL,
-    status TEXT NOT NULL DEFAULT 'queued',
-    priority INTEGER NOT NULL,
-    request TEXT NOT NULL,
-    work TEXT NOT NULL,
-    created REAL NOT NULL,
-    started REAL,
-    completed REAL,
-    not_before REAL NOT NULL DEFAULT 0,
-    attempts INTEGER NOT NULL DEFAULT 0,
-    devices TEXT NOT NULL DEFAULT '[]',
-    reason TEXT,
-    cancelled INTEGER NOT NULL DEFAULT 0,
-    result TEXT,
-    error TEXT,
-    key TEXT UNIQUE,
-    webhook_due REAL,
-    webhook_tries INTEGER NOT NULL DEFAULT 0);
-CREATE INDEX IF NOT EXISTS by_turn ON jobs (status, priority DESC, number);
-CREATE INDEX IF NOT EXISTS by_need ON jobs ({NEED}, priority DESC, number) WHERE status = 'queued';
-CREATE INDEX IF NOT EXISTS by_end ON jobs (completed) WHERE completed IS NOT NULL;
-CREATE INDEX IF NOT EXISTS by_webhook ON jobs (webhook_due) WHERE webhook_due IS NOT NULL;
-CREATE TABLE IF NOT EXISTS moves (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, job TEXT NOT NULL, status TEXT NOT NULL, time REAL NOT NULL);
-CREATE INDEX IF NOT EXISTS by_job ON moves (job);
-CREATE TABLE IF NOT EXISTS tally (status TEXT PRIMARY KEY, jobs INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS ended (status TEXT PRIMARY KEY, jobs INTEGER NOT NULL);
-CREATE TRIGGER IF NOT EXISTS accepted AFTER INSERT ON jobs BEGIN
-    INSERT INTO moves (job, status, time) VALUES (NEW.id, NEW.status, (julianday('now') - 2440587.5) * 86400.0);
-    INSERT INTO tally VALUES (NEW.status, 1) ON CONFLICT (status) DO UPDATE SET jobs = jobs + 1;
-END;
-CREATE TRIGGER IF NOT EXISTS forgotten AFTER DELETE ON jobs BEGIN
-    UPDATE tally SET jobs = jobs - 1 WHERE status = OLD.status;
-END;
-CREATE TRIGGER IF NOT EXISTS once BEFORE UPDATE OF status ON jobs
-WHEN OLD.status IN ('completed', 'failed', 'cancelled') BEGIN
-    SELECT RAISE(ABORT, 'a job ends once');
-END;
-CREATE TRIGGER IF NOT EXISTS moved AFTER UPDATE OF status ON jobs WHEN OLD.status != NEW.status BEGIN
-    INSERT INTO moves (job, status, time) VALUES (NEW.id, NEW.status, (julianday('now') - 2440587.5) * 86400.0);
-    INSERT INTO tally VALUES (NEW.status, 1) ON CONFLICT (status) DO UPDATE SET jobs = jobs + 1;
-    UPDATE tally SET jobs = jobs - 1 WHERE status = OLD.status;
-    INSERT INTO ended SELECT NEW.status, 1 WHERE NEW.status IN ('completed', 'failed', 'cancelled')
-        ON CONFLICT (status) DO UPDATE SET jobs = jobs + 1;
-END;
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +48,9 @@ class Job:
     result: dict[str, Any] | None
     error: str | None
     webhook_tries: int = 0
+    crashes: int = 0
+    answered: int = 0
+    """How far it was when a server crashed, and how often one did since without it getting further."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +84,10 @@ class JobStore:
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.execute("PRAGMA wal_autocheckpoint = 0")
         self._db.executescript(SCHEMA)
+        present = {row["name"] for row in self._db.execute("PRAGMA table_info (jobs)").fetchall()}
+        for column in ADDED:
+            if column not in present:
+                self._db.execute(f"ALTER TABLE jobs ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0")
         # Readers never wait for a writer, nor anybody for the disk.
         self._reader, self._syncer = _connect(path), _connect(path)
 
@@ -251,10 +208,16 @@ class JobStore:
         """Let a queued job wait, and say why; False where it is not queued."""
         return self._change("not_before = ?, reason = ?", (until, reason), id, "status = 'queued'")
 
-    def requeue(self, id: str, reason: str) -> bool:
-        """Move a running job back into the queue, at its old place."""
-        fields = "status = 'queued', devices = '[]', not_before = 0, reason = ?"
-        return self._change(fields, (reason,), id, "status = 'running'")
+    def requeue(self, id: str, reason: str, crashed_at: int | None = None) -> bool:
+        """Move a running job back into the queue, at its old place.
+
+        `crashed_at`: how many answers it had when its server crashed; one that got further is not held guilty of it.
+        """
+        fields, values = "status = 'queued', devices = '[]', not_before = 0, reason = ?", list[Any]([reason])
+        if crashed_at is not None:
+            fields += ", crashes = CASE WHEN ? > answered THEN 1 ELSE crashes + 1 END, answered = MAX(answered, ?)"
+            values += [crashed_at, crashed_at]
+        return self._change(fields, tuple(values), id, "status = 'running'")
 
     def finish(
         self, id: str, status: JobStatus, *, result: dict[str, Any] | None = None, error: str | None = None

@@ -32,6 +32,9 @@ LOOK_AGAIN, LONGEST_PAUSE = 1.0, 15.0
 RECOVERY_SECONDS = 30.0
 SHUTDOWN_SIGNALS = (-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP)
 SHUTDOWN_SECONDS = 3.0
+MOST_CRASHES = 8
+"""How often a server may be killed during a job that gets no further."""
+CRASHED = f"the server was killed {MOST_CRASHES} times while it ran and answered nothing new. See the job's log"
 RECOVERED = "the server was stopped while it ran; it continues where it was"
 
 
@@ -116,8 +119,7 @@ class Scheduler:
         killed = await asyncio.to_thread(process.sweep, self.jobs)
         if killed:
             logger.warning("killed %s processes that an earlier server left", killed)
-        found = [self.store.find(id) for id in self.store.ids(JobStatus.RUNNING)]
-        for job in filter(None, found):
+        for job in filter(None, map(self.store.find, self.store.ids(JobStatus.RUNNING))):
             self._spawn(job, self._resume(job))
         if self.running:  # not for ever: one job's folder may be on a file server that is gone
             await asyncio.wait([entry.task for entry in self.running.values()], timeout=RECOVERY_SECONDS)
@@ -125,13 +127,20 @@ class Scheduler:
     async def _resume(self, job: Job) -> None:
         """End a job that an earlier server was running, where its files say so, or queue it again."""
         try:
-            outcome = await asyncio.to_thread(self.kinds[job.kind].outcome, job, self.folder(job))
+            outcome, answered = await asyncio.to_thread(self._left, job)
         except Exception:  # running it again tells its user what is wrong
             logger.exception("the files of job %s cannot be read", job.id)
-            outcome = None
+            outcome, answered = None, 0
         if outcome is None and job.cancelled:
             outcome = Outcome(JobStatus.CANCELLED)
-        await self._settle(job, outcome)
+        elif outcome is None and answered <= job.answered and job.crashes + 1 >= MOST_CRASHES:
+            outcome = Outcome(JobStatus.FAILED, error=CRASHED)
+        await self._settle(job, outcome, answered)
+
+    def _left(self, job: Job) -> tuple[Outcome | None, int]:
+        kind, folder = self.kinds[job.kind], self.folder(job)
+        progress = kind.progress(job, folder)
+        return kind.outcome(job, folder), progress.answered if progress else 0
 
     async def _dispatch_for_ever(self) -> None:
         while True:
@@ -225,12 +234,12 @@ class Scheduler:
             logger.exception("job %s could not be run", job.id)
             return Outcome(JobStatus.FAILED, error=one_line(error))
 
-    async def _settle(self, job: Job, outcome: Outcome | None) -> None:
+    async def _settle(self, job: Job, outcome: Outcome | None, crashed_at: int | None = None) -> None:
         """Store a job's end, or without one its way back into the queue: again and again until it is there."""
         is_told = False
         while True:
             try:
-                return await asyncio.to_thread(self._store, job, outcome)
+                return await asyncio.to_thread(self._store, job, outcome, crashed_at)
             except Exception:
                 if not is_told:
                     logger.exception("the end of job %s cannot be stored; trying on", job.id)
@@ -239,9 +248,9 @@ class Scheduler:
                 return
             await asyncio.sleep(TICK)
 
-    def _store(self, job: Job, outcome: Outcome | None) -> None:
+    def _store(self, job: Job, outcome: Outcome | None, crashed_at: int | None) -> None:
         if outcome is None:
-            self.store.requeue(job.id, RECOVERED)
+            self.store.requeue(job.id, RECOVERED, crashed_at)
         else:
             self._finish(job, outcome)
 
@@ -257,7 +266,8 @@ class Scheduler:
         outcome = await asyncio.to_thread(kind.outcome, job, folder)
         if outcome is not None:
             return outcome
-        if self._stopping and not self._is_cancelled(job):
+        stored = await asyncio.to_thread(self.store.find, job.id)
+        if self._stopping and not (stored and stored.cancelled):
             return None
         if how == "ended":
             return failure(folder, child.returncode or 0)
@@ -274,10 +284,6 @@ class Scheduler:
             await asyncio.wait({asked}, timeout=SHUTDOWN_SECONDS)
         asked.cancel()
         return "ended" if ended in done else "stop" if asked in done else "timeout"
-
-    def _is_cancelled(self, job: Job) -> bool:
-        found = self.store.find(job.id)
-        return found is not None and found.cancelled
 
     def _finish(self, job: Job, outcome: Outcome) -> None:
         if not self.store.finish(job.id, outcome.status, result=outcome.result, error=outcome.error):
