@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from evalkit.errors import DocumentError
 from evalkit.runs.documents import PlannedDoc
 from evalkit.runs.golden import Golden, golden_check
 from evalkit.runs.plan import PlannedTask
@@ -101,3 +102,9 @@ def test_the_command_fails_where_the_check_does(tmp_path: Path, status: int) -> 
     assert "quiz 1.0: 1 of 1 documents" in done.output
     assert "Which?" in done.output
     assert ("1 documents whose right answer scores as wrong: 0" in done.output) is bool(status)
+
+
+def test_a_missing_solution_is_one_line() -> None:
+    """It names the document and the field."""
+    with pytest.raises(DocumentError, match=r"document 0 of split 'test' lacks the field 'canonical'"):
+        _check(_generate(solution=lambda doc: doc["canonical"]))

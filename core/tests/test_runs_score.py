@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from evalkit.errors import MissingDependencyError
 from evalkit.requests import GenerationOutput, LoglikelihoodOutput, Output
 from evalkit.runs.plan import Plan, PlannedDoc, PlannedTask
 from evalkit.runs.score import NO_STDERR, Tally, group_rows, samples
@@ -164,3 +166,23 @@ def test_an_unknown_error_makes_the_groups_unknown() -> None:
 def test_a_group_without_numbers_has_no_row(metrics: tuple[str, ...], leaves: tuple[str, ...]) -> None:
     """A group that only lists tasks, or whose tasks all failed, is left out."""
     assert group_rows(_group(metrics, *leaves), ROWS, SIZES) == {}
+
+
+# ── answers that cannot be judged ───────────────────────────────────────────────────────────────────────────
+def test_answers_that_cannot_be_judged_are_their_documents_affair() -> None:
+    """An error of the task's own code names task and document, and the others are scored."""
+    judged = replace(TEXT, judge=lambda doc, texts: [doc["key"] for _ in texts], filters={"raw": ()})
+    tally, found = _tally(_planned(judged, {"q": "1"}, {"q": "2", "key": 1}), lambda *_: GenerationOutput("yes"))
+    assert "task 'text': the answers to document 0 of split 'test' cannot be judged (KeyError" in str(found[0].error)
+    assert (found[0].values, found[1].values) == ({}, {"exact_match": 1.0})
+    assert (tally.failed, tally.unusable, tally.fault) == (1, 1, found[0].error)
+
+
+def test_a_missing_library_is_no_documents_affair() -> None:
+    """It ends scoring: every document would fail on it."""
+
+    def judge(doc: Any, texts: Any) -> Any:
+        raise MissingDependencyError("install it")
+
+    with pytest.raises(MissingDependencyError):
+        _tally(_planned(replace(TEXT, judge=judge), {"q": "1"}), lambda *_: GenerationOutput("yes"))

@@ -128,7 +128,7 @@ def test_the_right_answer_is_an_index_a_text_or_several(gold: Any, indices: tupl
     assert _choice().gold_indices({**DOC, "gold": gold}) == indices
 
 
-@pytest.mark.parametrize("gold", [2, -1, "perhaps", []])
+@pytest.mark.parametrize("gold", [2, -1, "perhaps", [], [0, 9]])
 def test_a_right_answer_that_is_no_choice_is_refused(gold: Any) -> None:
     """Nobody could answer such a question: the data is wrong, not the model."""
     with pytest.raises(DocumentError, match=r"in field 'gold' .*is none of the 2 choices"):

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from evalkit.errors import DocumentError
 from evalkit.plugins import get_plugins
 from evalkit.requests import LoglikelihoodOutput, LoglikelihoodRequest
 from evalkit.runs.plan import load_task, make_plan
 from evalkit.runs.spec import RunSpec
 from evalkit.tasks import MultipleChoice
+from evalkit.tasks.base import checked
 from evalkit.tasks.context import Context
 from evalkit.tasks.metrics import Metric
 from evalkit_tasks_commonsense import plugin
@@ -176,3 +178,21 @@ def test_real_documents_build_their_requests(name: str, data_dir: str) -> None:
     for item, requests in zip(planned.docs, asked, strict=True):
         assert len(requests) == len(task.choices(item.doc))
         assert len(task.gold_indices(item.doc)) == 1
+
+
+@pytest.mark.parametrize(("task", "doc"), [(HELLASWAG, VIDEO), (PIQA, {}), (BOOLQ, {}), (CB, {})])
+@pytest.mark.parametrize("value", [None, 7, ["text"]])
+def test_no_word_stands_for_a_missing_text(task: MultipleChoice, doc: Doc, value: Any) -> None:
+    """A document is refused instead of being asked about "None"."""
+    for name in task.text_fields:
+        texts = {**doc, **dict.fromkeys(task.text_fields, "text"), name: value}
+        with pytest.raises(DocumentError, match=rf"in field '{name}' \(TypeError"):
+            checked(task, 0, texts, task.check)
+
+
+@pytest.mark.parametrize("name", plugin.TASKS)
+def test_an_incomplete_split_is_noticed(name: str) -> None:
+    """Every task says how many documents belong to the split that it evaluates."""
+    task = load_task(name)
+    assert isinstance(task, MultipleChoice)
+    assert task.split in task.dataset.rows

@@ -6,16 +6,18 @@ import importlib
 import random
 import subprocess
 import sys
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from evalkit.datasets import load_split
-from evalkit.errors import MissingDependencyError
+from evalkit.errors import DocumentError, MissingDependencyError
 from evalkit.plugins import get_plugins
 from evalkit.requests import GenerationOutput, GenerationRequest
 from evalkit.runs.plan import load_task
+from evalkit.tasks.base import checked
 from evalkit.tasks.context import Context
 from evalkit.tasks.metrics import Metric
 from evalkit.tasks.scored import ScoredGeneration
@@ -48,6 +50,19 @@ def checkers_here() -> None:
         checkers.need_checkers()
     except MissingDependencyError as error:
         pytest.skip(f"needs the checkers and their data: {error}")
+
+
+@pytest.fixture
+def registry_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The checkers without NLTK's data, which they are made without; skip where they are not installed."""
+    monkeypatch.setattr(checkers, "_need_sentences", lambda: None)
+    checkers.need_checkers.cache_clear()
+    try:
+        checkers.need_checkers()
+    except MissingDependencyError as error:
+        pytest.skip(f"needs the checkers: {error}")
+    yield
+    checkers.need_checkers.cache_clear()
 
 
 def test_the_prompt_alone_is_asked() -> None:
@@ -190,6 +205,7 @@ def test_registering_and_loading_import_no_checker() -> None:
     assert done.stdout.split("\n")[:2] == ["False", "set()"]
 
 
+@pytest.mark.usefixtures("registry_here")
 def test_real_documents_build_their_requests(data_dir: str) -> None:
     """All documents have the fields that the task reads, and as many settings as instructions."""
     docs = load_split(IFEVAL.dataset, "train", data_dir)
@@ -210,3 +226,23 @@ def test_every_kind_of_instruction_is_judged(data_dir: str) -> None:
         for followed in checkers.judge(doc, [doc["prompt"], "Yes."]):
             assert len(followed.strict) == len(followed.loose) == len(doc["instruction_id_list"])
             assert all(b or not a for a, b in zip(followed.strict, followed.loose, strict=True))
+
+
+@pytest.mark.usefixtures("registry_here")
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"key": None}, "in field 'key' (TypeError"),
+        ({"kwargs": None}, "in field 'kwargs' (TypeError"),
+        ({"kwargs": [{}]}, "2 instructions have options for 1"),
+        ({"kwargs": [{}, {"no_such": 1}]}, "(TypeError: "),
+        ({"prompt": None}, "in field 'prompt' (TypeError"),
+        ({"instruction_id_list": ["punctuation:no_comma", "no:such"]}, "there is no instruction 'no:such'"),
+    ],
+)
+def test_a_document_that_cannot_be_judged_is_refused(changed: Doc, message: str) -> None:
+    """Before anything is asked."""
+    checked(IFEVAL, 0, PLAIN, IFEVAL.check)
+    with pytest.raises(DocumentError) as caught:
+        checked(IFEVAL, 0, {**PLAIN, **changed}, IFEVAL.check)
+    assert message in str(caught.value)

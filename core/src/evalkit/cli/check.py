@@ -40,7 +40,7 @@ def check(
         Path | None, typer.Option(metavar="D", help="Mirror of data sets [default: EVALKIT_DATA_DIR, else the hub]")
     ] = None,
     allow_code_execution: Annotated[
-        bool, typer.Option("--allow-code-execution", help="Let tasks run their own solutions, in a sandbox.")
+        bool, typer.Option("--allow-code-execution", help="Let tasks run their own solutions; not all have a sandbox.")
     ] = False,
     as_json: bool = JSON,
 ) -> None:

@@ -70,7 +70,8 @@ def run(
         str | None, typer.Option(metavar="TEXT", help="What ends a model's thought, such as '</think>'.")
     ] = None,
     allow_code_execution: Annotated[
-        bool, typer.Option("--allow-code-execution", help="Let tasks run what the model writes, in a sandbox.")
+        bool,
+        typer.Option("--allow-code-execution", help="Let tasks run what the model writes; not all have a sandbox."),
     ] = False,
     truncate: Annotated[
         bool, typer.Option("--truncate", help="Keep the end of prompts that are longer than the context.")

@@ -88,7 +88,7 @@ def _with_shots(task: Task, docs: Sequence[PlannedDoc], pool: Sequence[Doc], see
 
 
 def _shown(task: Task, examples: Sequence[Doc], item: PlannedDoc) -> PlannedDoc:
-    return replace(item, shots=tuple(checked(task, None, example, task.shot) for example in examples))
+    return replace(item, shots=tuple(checked(task, None, example, task.example_of) for example in examples))
 
 
 def _pool(task: Task, spec: RunSpec) -> Sequence[Doc]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from evalkit.runs.documents import PlannedDoc
 from evalkit.runs.plan import PlannedTask
+from evalkit.tasks.base import checked
 
 Key = tuple[str, str]
 """A metric and a filter."""
@@ -43,7 +44,7 @@ def golden_check(planned: PlannedTask) -> list[Golden]:
 
 def _values(planned: PlannedTask, item: PlannedDoc, *, right: bool) -> Mapping[Key, Any]:
     task = planned.task
-    outputs = task.golden(item.doc, planned.metrics, right=right)
+    outputs = checked(task, item.doc_id, item.doc, lambda doc: task.golden(doc, planned.metrics, right=right))
     if outputs is None:
         return {}
     scored = task.scored(item.doc, outputs, planned.metrics)

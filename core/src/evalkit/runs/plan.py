@@ -115,9 +115,7 @@ def _expand(
 
 def _plan_task(task: Task, spec: RunSpec) -> PlannedTask:
     if task.runs_code and not spec.allow_code_execution:
-        raise ConfigError(
-            f"task {task.name!r} executes what the model writes, in a sandbox. Allow it with --allow-code-execution"
-        )
+        raise ConfigError(f"task {task.name!r} {task.code_notice}. Allow it with --allow-code-execution")
     task = task.adapted(Overrides(spec.num_fewshot, GenOptions.checked(spec.gen), spec.think_end, spec.seed))
     metrics = tuple(find_metric(metric) for metric in task.metrics)
     docs, available, warnings = planned_docs(task, spec)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from evalkit.errors import DocumentError, EvalkitError, one_line
 from evalkit.requests import Output
 from evalkit.results import Sample
+from evalkit.runs.documents import PlannedDoc
 from evalkit.runs.plan import Asked, Plan, PlannedTask
 from evalkit.statistics.intervals import Interval, combined
 from evalkit.statistics.metrics import clustered_interval, metric_interval
@@ -19,25 +22,61 @@ NO_STDERR = "N/A"
 def samples(
     planned: PlannedTask, requests: Sequence[tuple[Asked, ...]], outputs: Mapping[str, Output]
 ) -> Iterator[Sample]:
-    """One sample a document and filter, in document order. A document with a failed request has no values."""
-    task = planned.task
+    """One sample a document and filter, in document order.
+
+    A document with a failed request has no values, and neither has one whose answers the task cannot judge.
+    """
     for item, asked in zip(planned.docs, requests, strict=True):
         answers = tuple(outputs[key] for key, _ in asked)
-        questions = tuple(request for _, request in asked)
-        target = None if item.error else task.target(item.doc)
-        shared = (task.name, item.doc_id, item.doc, target, questions, answers)
-        error = item.error or next((answer.error for answer in answers if answer.error), None)
-        if error is not None:
-            yield Sample(*shared, filter="none", filtered=None, values={}, error=error)
-            continue
-        remarks = task.remarks(answers)
-        cluster = task.cluster(item.doc) if task.cluster else None
-        for name, scored in task.scored(item.doc, answers, planned.metrics).items():
-            found = {metric.name: metric.score(scored) for metric in planned.metrics}
-            values = {metric: value for metric, value in found.items() if value is not None}
-            yield Sample(
-                *shared, filter=name, filtered=scored.filtered, values=values, remarks=remarks, cluster=cluster
-            )
+        try:
+            yield from _judged(planned, item, asked, answers)
+        except DocumentError as error:
+            yield _unscored(planned, item, asked, answers, str(error))
+
+
+def _judged(
+    planned: PlannedTask, item: PlannedDoc, asked: Sequence[Asked], answers: tuple[Output, ...]
+) -> list[Sample]:
+    """A document's samples. Raises DocumentError where the task's own code fails."""
+    error = item.error or next((answer.error for answer in answers if answer.error), None)
+    if error is not None:
+        return [_unscored(planned, item, asked, answers, error)]
+    try:
+        return _scored(planned, item, asked, answers)
+    except (EvalkitError, OSError, MemoryError):  # no document's fault
+        raise
+    except Exception as failure:  # a task is somebody else's code: whatever it raises is its report
+        raise DocumentError(
+            f"task {planned.task.name!r}: the answers to document {item.doc_id} of split {planned.task.split!r} cannot "
+            f"be judged ({type(failure).__name__}: {one_line(failure)}). Check that the data is "
+            f"{planned.task.dataset.label}"
+        ) from failure
+
+
+def _scored(
+    planned: PlannedTask, item: PlannedDoc, asked: Sequence[Asked], answers: tuple[Output, ...]
+) -> list[Sample]:
+    task, doc = planned.task, item.doc
+    shared = (task.name, item.doc_id, doc, task.target(doc), tuple(request for _, request in asked), answers)
+    more: dict[str, Any] = {"remarks": task.remarks(answers), "cluster": task.cluster(doc) if task.cluster else None}
+    found = []
+    for name, scored in task.scored(doc, answers, planned.metrics).items():
+        scores = {metric.name: metric.score(scored) for metric in planned.metrics}
+        values = {metric: value for metric, value in scores.items() if value is not None}
+        found.append(Sample(*shared, filter=name, filtered=scored.filtered, values=values, **more))
+    return found
+
+
+def _unscored(
+    planned: PlannedTask, item: PlannedDoc, asked: Sequence[Asked], answers: tuple[Output, ...], error: str
+) -> Sample:
+    requests = tuple(request for _, request in asked)
+    target = None
+    if not item.error:
+        with contextlib.suppress(Exception):  # the error says more
+            target = planned.task.target(item.doc)
+    shared = (planned.task.name, item.doc_id, item.doc, target, requests, answers)
+    return Sample(*shared, filter="none", filtered=None, values={}, error=error)
 
 
 @dataclass(slots=True)
@@ -49,7 +88,7 @@ class Tally:
     failed: int = 0
     """Documents without a score."""
     unusable: int = 0
-    """Those of them that could not even be asked about."""
+    """Those of them that could not be asked about, or not be judged."""
     error: str | None = None
     """Why the first request failed."""
     fault: str | None = None
@@ -76,7 +115,7 @@ class Tally:
 
     def _fail(self, sample: Sample) -> None:
         self.failed += 1
-        if sample.requests:
+        if any(output.error for output in sample.outputs):
             self.error = self.error or sample.error
         else:
             self.unusable += 1

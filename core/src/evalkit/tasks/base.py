@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self, TypeVar
 
 from evalkit.datasets import DatasetSpec, load_split
-from evalkit.errors import DocumentError, one_line
+from evalkit.errors import DocumentError, EvalkitError, one_line
 from evalkit.requests import Output, Request
 from evalkit.tasks.context import Context, Shot
 from evalkit.tasks.fewshot import Doc, FewShot
@@ -25,6 +25,7 @@ class Task(ABC):
     Splits are named as the data set names them; the evaluated one is `test_split`, else `validation_split`.
     `prepare` computes fields that are merged into each document; `keep` leaves documents out. `answer_prefix` begins
     every answer, so that the model goes on from it. `runs_code` says that scoring executes what the model wrote.
+    `text_fields` must hold texts: a prompt would ask for the word "None" where one is missing.
     `cluster` says which documents belong together (questions about one text): their answers are not independent.
     """
 
@@ -32,6 +33,8 @@ class Task(ABC):
     """Whether few-shot examples mean anything to this kind of task."""
     generates: ClassVar[bool] = False
     """Whether generation options mean anything to it."""
+    code_notice: ClassVar[str] = "executes what the model writes"
+    """What one that `runs_code` says before it is allowed to."""
 
     name: str
     dataset: DatasetSpec
@@ -45,6 +48,7 @@ class Task(ABC):
     description: str = ""
     answer_prefix: str | Callable[[Doc], str] = ""
     runs_code: bool = False
+    text_fields: tuple[str, ...] = ()
     fewshot: FewShot = field(default_factory=FewShot)
     target_delimiter: str = " "
     fewshot_delimiter: str = "\n\n"
@@ -84,6 +88,11 @@ class Task(ABC):
     def shot(self, doc: Doc) -> Shot:
         """`doc` as an example."""
 
+    def example_of(self, doc: Doc) -> Shot:
+        """`doc` as an example, its texts checked."""
+        self.check_texts(doc)
+        return self.shot(doc)
+
     @abstractmethod
     def requests(self, doc: Doc, context: Context, metrics: Sequence[Metric]) -> tuple[Request, ...]:
         """What is asked about `doc`."""
@@ -111,10 +120,17 @@ class Task(ABC):
 
     def check(self, doc: Doc) -> None:
         """Read every field that requests and scores will need; raises what reading them raises."""
+        self.check_texts(doc)
         self.requests(doc, self.context(doc, Context()), ())
         self.target(doc)
         if self.cluster:
             hash(self.cluster(doc))
+
+    def check_texts(self, doc: Doc) -> None:
+        """Raise TypeError where a field that must hold a text holds anything else."""
+        for name in self.text_fields:
+            if not isinstance(doc[name], str):
+                raise TypeError(f"{doc[name]!r} is not a text")
 
     def prepared(self, doc: Doc) -> Doc:
         """`doc` with the computed fields."""
@@ -138,7 +154,9 @@ def checked(task: Task, index: int | None, doc: Doc, step: Callable[[Doc], T]) -
             f"task {task.name!r}: {where} lacks the field {error}. It has: {fields}. "
             f"Check that the data is {task.dataset.label}"
         ) from error
-    except (TypeError, ValueError, IndexError, AttributeError) as error:
+    except (EvalkitError, OSError, MemoryError):  # no document's fault
+        raise
+    except Exception as error:  # a task is somebody else's code: whatever it raises is its report
         raise DocumentError(
             f"task {task.name!r}: {where} holds an unusable value{reading.field} ({type(error).__name__}: "
             f"{one_line(error)}). "

@@ -74,11 +74,13 @@ class MultipleChoice(Task):
         return self.gold(doc)
 
     def check(self, doc: Doc) -> None:
-        """Read every field; the right answer is one of the choices."""
+        """Read every field; each right answer is one of the choices."""
         super().check(doc)
-        if not self.gold_indices(doc):
-            # The field read last is the one that is reported.
-            choices, gold = len(self.choices(doc)), self.gold(doc)
+        right = self.gold_indices(doc)
+        # The field read last is the one that is reported.
+        choices, gold = len(self.choices(doc)), self.gold(doc)
+        given = 1 if isinstance(gold, int | str) else len(gold)
+        if not 0 < given == len(right):
             raise ValueError(f"the right answer {gold!r} is none of the {choices} choices")
 
     def gold_indices(self, doc: Doc) -> tuple[int, ...]:

@@ -40,6 +40,7 @@ class HarnessTask(Task):
     """Asks what the harness asks, drawing its examples, and scores with its filters and metrics."""
 
     takes_shots: ClassVar[bool] = False  # the harness draws its own
+    code_notice: ClassVar[str] = "executes what the model writes, WITHOUT a sandbox"
 
     live: LiveTask
 
@@ -57,7 +58,10 @@ class HarnessTask(Task):
         return self.live.load(data_dir)
 
     def check(self, doc: Doc) -> None:
-        """Nothing: the harness reads documents when it asks about them."""
+        """Build the harness's requests once: one that it cannot build must not end the run later."""
+        for instance in self.live.trial(doc):
+            self._request(instance)
+        self.target(doc)
 
     def shot(self, doc: Doc) -> Shot:
         """The harness draws and writes examples itself."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any
 
 from evalkit.errors import RequestError
@@ -31,6 +33,8 @@ class LiveTask:
         """The documents as evalkit has them. The harness may write into its own while it asks about them."""
         self._next = 0
         """Number of the document whose examples are drawn next."""
+        self._unusable: set[int] = set()
+        """Numbers of documents that the harness cannot ask about: they are left out, but their examples are drawn."""
 
     @property
     def shots(self) -> int:
@@ -53,6 +57,7 @@ class LiveTask:
             self._docs = list(task.eval_docs)
         self._shown = [wrapped(doc) for doc in self._docs]
         self._task = task
+        self._unusable = set()
         self._rewind()
         return self._shown
 
@@ -70,8 +75,22 @@ class LiveTask:
 
     def instances(self, doc: Doc, context: Context) -> list[Instance]:
         """What the harness asks about `doc`."""
-        task, number, template = self.task, self._turn(doc), _template(context)
-        original = self._docs[number]
+        number = self._turn(doc)
+        return self._built(self._docs[number], number, context)
+
+    def trial(self, doc: Doc) -> list[Instance]:
+        """What it asks without a chat template. Raises whatever the harness or its data raise."""
+        number = self._turn(doc)
+        try:
+            # The harness may write into a document while it asks about it: once is enough.
+            return self._built(deepcopy(self._docs[number]), number, Context())
+        except Exception:
+            self._unusable.add(number)
+            raise
+
+    def _built(self, original: Any, number: int, context: Context) -> list[Instance]:
+        task, template = self.task, _template(context)
+        self._next = number + 1
         text = task.fewshot_context(
             original,
             num_fewshot=self.shots,
@@ -81,7 +100,6 @@ class LiveTask:
             chat_template=template,
             gen_prefix=task.doc_to_prefix(original),
         )
-        self._next = number + 1
         made = task.construct_requests(
             doc=original,
             ctx=text,
@@ -93,12 +111,16 @@ class LiveTask:
 
     def _turn(self, doc: Doc) -> int:
         """The document's number. The shots depend on all draws before: an earlier document starts them anew."""
-        if self._next < len(self._shown) and self._shown[self._next] == doc:
-            return self._next
-        number = self._shown.index(doc)
-        self._rewind()
-        for earlier in self._docs[:number] if self.shots else ():
-            self.task.fewshot_context(earlier, num_fewshot=self.shots)
+        number = self._next
+        while number in self._unusable:
+            number += 1
+        if self._shown[number : number + 1] != [doc]:
+            number = self._shown.index(doc)
+            self._rewind()
+        for earlier in self._docs[self._next : number] if self.shots else ():
+            # Only the draw counts. What is wrong with an unusable document was said when it was tried.
+            with contextlib.suppress(Exception):
+                self.task.fewshot_context(earlier, num_fewshot=self.shots)
         return number
 
     def scores(self, doc: Doc, responses: Sequence[Any]) -> dict[str, tuple[list[Any], dict[str, Any]]]:

@@ -31,6 +31,7 @@ HUMANEVAL = WriteProgram(
     version="1.0",
     dataset=DatasetSpec("openai/openai_humaneval", "openai_humaneval", rows={"test": 164}),
     test_split="test",
+    text_fields=("prompt", "test", "entry_point"),
     prompt=lambda doc: str(doc["prompt"]),
     answer=tests,
     solution=lambda doc: str(doc["canonical_solution"]),

@@ -41,6 +41,7 @@ MBPP = _Mbpp(
     version="1.0",
     dataset=MBPP_DATA,
     test_split="test",
+    text_fields=("text",),
     prompt=lambda doc: f"{EXPERT} {doc['text']} Your code should pass these tests:\n\n{tests(doc)}\n[BEGIN]\n",
     answer=tests,
     example=lambda doc: f"{doc['code']}\n[DONE]",
@@ -58,5 +59,6 @@ MBPP_PLUS = replace(
     MBPP,
     name="mbpp_plus",
     dataset=PLUS,
+    text_fields=(),
     prompt=lambda doc: f"{EXPERT} {task_text(doc)} Your code should pass these tests:\n\n{tests(doc)}\n[BEGIN]\n",
 )

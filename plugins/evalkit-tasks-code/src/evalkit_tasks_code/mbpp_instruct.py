@@ -46,6 +46,7 @@ MBPP_PLUS_INSTRUCT = replace(
     MBPP_INSTRUCT,
     name="mbpp_plus_instruct",
     dataset=PLUS,
+    text_fields=(),
     fewshot=FewShot(split=SPLIT, sampler="first_n"),
     prompt=lambda doc: f"{task_text(doc)} Your code should satisfy the following assertion:\n{doc['test_list'][0]}",
     answer=lambda doc: str(doc["test_list"][0]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from evalkit.tasks import Generate, Metric
 from evalkit.tasks.fewshot import Doc
@@ -17,6 +17,8 @@ PASSED = Metric("pass_at_1", lambda scored: float(scored.judged[0].passed))
 @dataclass(frozen=True, kw_only=True)
 class WriteProgram(Generate):
     """Whose answers are programs: the sandbox must be there before any is asked for."""
+
+    code_notice: ClassVar[str] = "executes what the model writes, in a sandbox"
 
     runs_code: bool = True
 

@@ -28,9 +28,10 @@ def _texts(doc: Doc) -> dict[str, Any]:
 HELLASWAG = MultipleChoice(
     name="hellaswag",
     version="1.0",
-    dataset=DatasetSpec("Rowan/hellaswag"),
+    dataset=DatasetSpec("Rowan/hellaswag", rows={"validation": 10042}),
     train_split="train",
     validation_split="validation",
+    text_fields=("activity_label", "ctx_a"),
     prepare=_texts,
     prompt=lambda doc: str(doc["query"]),
     choices=lambda doc: doc["choices"],

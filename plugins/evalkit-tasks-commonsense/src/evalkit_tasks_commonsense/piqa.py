@@ -10,9 +10,10 @@ from evalkit.tasks import DatasetSpec, MultipleChoice
 PIQA = MultipleChoice(
     name="piqa",
     version="1.0",
-    dataset=DatasetSpec("baber/piqa"),
+    dataset=DatasetSpec("baber/piqa", rows={"validation": 1838}),
     train_split="train",
     validation_split="validation",
+    text_fields=("goal",),
     prompt=lambda doc: f"Question: {doc['goal']}\nAnswer:",
     choices=lambda doc: [doc["sol1"], doc["sol2"]],
     gold=lambda doc: doc["label"],

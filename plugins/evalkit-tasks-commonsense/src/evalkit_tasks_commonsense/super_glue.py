@@ -12,9 +12,10 @@ from evalkit.tasks.metrics import choice_pair, macro_f1, no_stderr
 BOOLQ = MultipleChoice(
     name="boolq",
     version="2.0",
-    dataset=DatasetSpec("aps/super_glue", "boolq"),
+    dataset=DatasetSpec("aps/super_glue", "boolq", rows={"validation": 3270}),
     train_split="train",
     validation_split="validation",
+    text_fields=("passage", "question"),
     prompt=lambda doc: f"{doc['passage']}\nQuestion: {doc['question']}?\nAnswer:",
     choices=lambda doc: ("no", "yes"),
     gold=lambda doc: doc["label"],
@@ -36,7 +37,7 @@ def _continued(doc: Doc) -> list[str]:
 COPA = MultipleChoice(
     name="copa",
     version="1.0",
-    dataset=DatasetSpec("aps/super_glue", "copa"),
+    dataset=DatasetSpec("aps/super_glue", "copa", rows={"validation": 100}),
     train_split="train",
     validation_split="validation",
     prompt=_clause,
@@ -48,9 +49,10 @@ COPA = MultipleChoice(
 CB = MultipleChoice(
     name="cb",
     version="1.0",
-    dataset=DatasetSpec("aps/super_glue", "cb"),
+    dataset=DatasetSpec("aps/super_glue", "cb", rows={"validation": 56}),
     train_split="train",
     validation_split="validation",
+    text_fields=("premise", "hypothesis"),
     prompt=lambda doc: f"{doc['premise']}\nQuestion: {doc['hypothesis']}. True, False, or Neither?\nAnswer:",
     choices=lambda doc: ("True", "False", "Neither"),
     gold=lambda doc: doc["label"],

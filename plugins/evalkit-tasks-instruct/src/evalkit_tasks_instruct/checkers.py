@@ -43,6 +43,22 @@ def judge(doc: Doc, texts: Sequence[str]) -> list[Followed]:
             random.setstate(state)
 
 
+def check_instructions(doc: Doc) -> None:
+    """Raise where the checkers could judge no answer to `doc`. Raises MissingDependencyError."""
+    known = need_checkers().instructions_registry.INSTRUCTION_DICT
+    if not isinstance(doc["key"], int | str):
+        raise TypeError(f"{doc['key']!r} is no key")
+    options = len(doc["kwargs"])
+    names = doc["instruction_id_list"]
+    if len(names) != options:
+        raise ValueError(f"{len(names)} instructions have options for {options}")
+    for name in names:
+        if name not in known:
+            raise ValueError(f"there is no instruction {name!r}")
+    # An empty answer follows nothing, and each checker is made with its options.
+    judge(doc, [""])
+
+
 def _judged(harness: Any, doc: Doc, text: str) -> Followed:
     # Where "#" or "!" is to be counted, the checker counts a letter drawn at random: the same in every run here.
     random.seed(doc["key"])

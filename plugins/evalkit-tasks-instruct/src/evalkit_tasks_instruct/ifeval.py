@@ -14,7 +14,7 @@ from evalkit.tasks import DatasetSpec, Generate, Metric
 from evalkit.tasks.fewshot import Doc
 from evalkit.tasks.metrics import no_stderr
 from evalkit.tasks.scored import ScoredGeneration
-from evalkit_tasks_instruct.checkers import Followed, judge, need_checkers
+from evalkit_tasks_instruct.checkers import Followed, check_instructions, judge, need_checkers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +23,11 @@ class _Instructed(Generate):
         """All documents. Raises MissingDependencyError where answers could not be judged: now, not after inference."""
         need_checkers()
         return super().load(split, data_dir)
+
+    def check(self, doc: Doc) -> None:
+        """Read every field, those of the checkers included."""
+        super().check(doc)
+        check_instructions(doc)
 
     def golden(self, doc: Doc, metrics: Sequence[Metric], *, right: bool) -> tuple[Output, ...] | None:
         """The data set has no right answers."""
@@ -54,6 +59,7 @@ IFEVAL = _Instructed(
     version="4.0",
     dataset=DatasetSpec("google/IFEval", rows={"train": 541}),
     test_split="train",
+    text_fields=("prompt",),
     prompt=lambda doc: str(doc["prompt"]),
     answer=lambda doc: ", ".join(doc["instruction_id_list"]),
     stop=(),

@@ -17,6 +17,7 @@ def _arc(name: str, config: str, rows: int) -> MultipleChoice:
         train_split="train",
         validation_split="validation",
         test_split="test",
+        text_fields=("question",),
         prompt=lambda doc: f"Question: {doc['question']}\nAnswer:",
         choices=lambda doc: doc["choices"]["text"],
         # Labels are A to D or 1 to 4, and some questions have three or five choices.

@@ -15,6 +15,7 @@ OPENBOOKQA = MultipleChoice(
     train_split="train",
     validation_split="validation",
     test_split="test",
+    text_fields=("question_stem",),
     prompt=lambda doc: str(doc["question_stem"]),
     choices=lambda doc: doc["choices"]["text"],
     gold=lambda doc: doc["choices"]["label"].index(doc["answerKey"].lstrip()),

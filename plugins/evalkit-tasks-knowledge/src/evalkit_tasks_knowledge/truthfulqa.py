@@ -36,6 +36,7 @@ def _choices(name: str, version: str, targets: str, metric: str | Metric) -> Mul
         version=version,
         dataset=DatasetSpec("truthfulqa/truthful_qa", "multiple_choice", rows={"validation": 817}),
         validation_split="validation",
+        text_fields=("question",),
         prompt=lambda doc: f"{examples()}\n\nQ: {doc['question']}\nA:",
         choices=lambda doc: doc[targets]["choices"],
         gold=lambda doc: _true(doc[targets]["labels"]),

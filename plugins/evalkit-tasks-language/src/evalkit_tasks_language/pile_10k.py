@@ -13,5 +13,6 @@ PILE_10K = Perplexity(
     version="1.0",
     dataset=DatasetSpec("NeelNanda/pile-10k", rows={"train": 10_000}),
     test_split="train",
+    text_fields=("text",),
     text=lambda doc: str(doc["text"]),
 )

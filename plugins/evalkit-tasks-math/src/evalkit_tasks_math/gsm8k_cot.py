@@ -30,6 +30,7 @@ def chain_of_thought(name: str, dataset: DatasetSpec) -> Generate:
         dataset=dataset,
         test_split="test",
         fewshot=FewShot(n=8, samples=listed_in("tasks/gsm8k/gsm8k-cot.yaml"), sampler="first_n"),
+        text_fields=("question",),
         prompt=lambda doc: f"Q: {doc['question']}\nA:",
         answer=_number,
         example=lambda doc: doc["target"],

@@ -19,6 +19,7 @@ def task(subtask: str) -> Generate:
         test_split="test",
         description=found.description,
         fewshot=found.fewshot,
+        text_fields=("input",),
         prompt=lambda doc: f"Q: {doc['input']}\nA: Let's think step by step.\n",
         answer=lambda doc: doc["target"],
         solution=lambda doc: f"So the answer is {doc['target']}.",

@@ -24,6 +24,7 @@ def task(subtask: str) -> Generate:
         dataset=dataset(subtask),
         test_split="test",
         description=texts("cot_zeroshot", subtask).description,
+        text_fields=("input",),
         prompt=lambda doc: f"Q: {doc['input']}\nA: Let's think step by step.",
         answer=lambda doc: doc["target"],
         solution=lambda doc: f"The answer is {doc['target']}.",

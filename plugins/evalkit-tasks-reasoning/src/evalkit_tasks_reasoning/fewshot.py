@@ -19,6 +19,7 @@ def task(subtask: str) -> Generate:
         test_split="test",
         description=found.description,
         fewshot=found.fewshot,
+        text_fields=("input",),
         prompt=lambda doc: f"Q: {doc['input']}\nA:",
         answer=lambda doc: doc["target"],
         # "Q" alone ends an answer, even within a word; and the answer must match in case and to the last space.

@@ -21,6 +21,7 @@ def task(subtask: str) -> Generate:
         dataset=dataset(subtask),
         test_split="test",
         description=texts("zeroshot", subtask).description,
+        text_fields=("input",),
         prompt=lambda doc: f"Q: {doc['input']}\nA:",
         answer=lambda doc: doc["target"],
         stop=("</s>", "Q:", "<|im_end|>"),
