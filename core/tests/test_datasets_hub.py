@@ -62,6 +62,18 @@ def test_a_gated_data_set_says_how_to_log_in(library: list[Any]) -> None:
     assert "hf auth login" in str(caught.value)
 
 
+def test_consent_is_not_read_out_of_a_name(library: list[Any]) -> None:
+    """A data set that is named "aggregated" is not gated; a refusal may lie behind another error."""
+    library.append(ValueError("Couldn't reach 'org/aggregated-news' on the Hub"))
+    with pytest.raises(DatasetNotFoundError, match=r"did not give it"):
+        hub.open_dataset(DatasetSpec("org/aggregated-news"), "test", None)
+    refused = ValueError("no access")
+    refused.__cause__ = type("GatedRepoError", (Exception,), {})("403")
+    library.append(refused)
+    with pytest.raises(DatasetNotFoundError, match=r"hf auth login"):
+        hub.open_dataset(DATA, "test", None)
+
+
 def test_other_errors_keep_their_cause(library: list[Any]) -> None:
     """What the library said is in the line."""
     library.append(RuntimeError("no\nnetwork"))

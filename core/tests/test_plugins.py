@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from evalkit import engines
+from evalkit.cache import cache_dir
 from evalkit.errors import ConfigError, PluginError, UnknownNameError
 from evalkit.plugins import PluginManager, get_plugins, load_engine_class
 from evalkit.runs.plan import load_task
@@ -70,6 +72,13 @@ def test_importing_evalkit_imports_nothing_of_it() -> None:
     assert done.stdout.strip() == "['evalkit']"
 
 
+def test_the_command_line_starts_without_checking_runs() -> None:
+    """What reads a run's fields is slow to import, and most commands read none."""
+    code = "import sys, evalkit.cli.main; print('pydantic' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
 def test_engine_classes_are_attributes(site: Site) -> None:
     """`evalkit.engines.Class` is the class of an installed engine; a wrong name names the nearest."""
     site.plugin("good", ENGINE.format(name="mine", load=FAKE))
@@ -106,6 +115,30 @@ def test_a_broken_plugin_is_reported_and_others_load(site: Site, source: str, ca
     assert get_plugins().broken == [_plugin("broken")]
     assert get_plugins().engine("first").name == "first"
     assert get_plugins().task("last").name == "last"
+
+
+def test_a_family_that_cannot_name_its_tasks_ends_no_list(site: Site) -> None:
+    """It is reported like a broken plugin; one of its own names still says why."""
+    site.plugin(
+        "family",
+        "from evalkit import TaskFamily, hookimpl\nfrom evalkit.errors import ConfigError\n"
+        "@hookimpl\ndef register_tasks(register): register(TaskFamily('many:', 'plugin_family:names'))\n"
+        "def names(): raise ConfigError('the cache folder cannot be made')\n",
+    )
+    site.plugin("good", TASK.format(name="last"))
+    assert "last" in [spec.name for spec in get_plugins().tasks]
+    assert get_plugins().broken == [_plugin("family")]
+    assert _plugin("family").error == "ConfigError: the cache folder cannot be made"
+    with pytest.raises(ConfigError, match=r"cannot be made"):
+        get_plugins().task("many:one")
+
+
+def test_a_cache_folder_that_cannot_be_made_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It names the folder and the variable that sets another one."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("EVALKIT_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    with pytest.raises(ConfigError, match=r"cache cannot be made .*Set EVALKIT_CACHE_DIR"):
+        cache_dir()
 
 
 def test_a_missing_name_mentions_broken_plugins(site: Site) -> None:

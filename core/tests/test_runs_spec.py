@@ -124,3 +124,11 @@ def test_a_missing_or_unreadable_yaml_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match=r"bytes\.yaml cannot be read"):
         read_yaml(tmp_path / "bytes.yaml")
+
+
+def test_examples_are_turns_only_in_a_conversation() -> None:
+    """An option that would change nothing is refused."""
+    with pytest.raises(ConfigError, match=r"Add --apply-chat-template"):
+        make_spec({**NEEDED, "fewshot_as_multiturn": True})
+    assert make_spec({**NEEDED, "fewshot_as_multiturn": True, "apply_chat_template": True}).is_multiturn
+    assert not make_spec({**NEEDED, "fewshot_as_multiturn": False}).is_multiturn

@@ -123,6 +123,15 @@ def test_a_field_that_a_template_misses_is_named(folder: Path) -> None:
         _plan(folder / "write.yml")
 
 
+@pytest.mark.parametrize("template", ["{{ 1 // 0 }}", "{{ question.missing.more }}", "{{ range(10 ** 9) }}"])
+def test_a_template_that_fails_is_its_documents_error(folder: Path, template: str) -> None:
+    """Whatever the template language raises."""
+    changed = (folder / "quiz.yaml").read_text(encoding="utf-8").replace("{{question}}", template)
+    (folder / "quiz.yaml").write_text(changed, encoding="utf-8")
+    with pytest.raises(DocumentError, match=r"document 0 of split 'test'"):
+        _plan(folder / "quiz.yaml", num_fewshot=0)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

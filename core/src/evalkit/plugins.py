@@ -60,6 +60,8 @@ class Registry(Generic[S]):
     owners: dict[str, list[tuple[str, S]]] = field(default_factory=dict)
     families: list[tuple[str, TaskFamily]] = field(default_factory=list)
     """Those whose members nobody has asked for yet."""
+    on_failure: Callable[[str, Exception], None] | None = None
+    """Told of a plugin whose family cannot name its members, where all names are asked for."""
 
     def add(self, plugin: str, spec: S | TaskFamily) -> None:
         """Register `spec` for `plugin`."""
@@ -75,21 +77,24 @@ class Registry(Generic[S]):
         self.families = [family for family in self.families if family[0] != plugin]
 
     def __iter__(self) -> Iterator[S]:
-        """The usable specs, sorted by name. Raises what a family raises that cannot name its members."""
-        self._unfold(None)
+        """The usable specs, sorted by name. A family that cannot name its members is left out, and reported."""
+        for plugin, family in list(self.families):
+            try:
+                self._unfold(plugin, family)
+            except Exception as error:  # a plugin is somebody else's code: whatever it raises is its report
+                if self.on_failure:
+                    self.on_failure(plugin, error)
         return (owners[0][1] for _, owners in sorted(self.owners.items()) if len(owners) == 1)
 
     def __contains__(self, name: str) -> bool:
         """Whether `name` is registered, or a family's."""
         return name in self.owners or any(name.startswith(family.prefix) for _, family in self.families)
 
-    def _unfold(self, name: str | None) -> None:
-        """Register the members of the family that `name` belongs to, or of all families."""
-        for plugin, family in list(self.families):
-            if name is None or name.startswith(family.prefix):
-                for spec in load_object(family.load)():
-                    self.add(plugin, spec)
-                self.families.remove((plugin, family))
+    def _unfold(self, plugin: str, family: TaskFamily) -> None:
+        """Register the members of a family."""
+        for spec in load_object(family.load)():
+            self.add(plugin, spec)
+        self.families.remove((plugin, family))
 
     def owner(self, name: str) -> str:
         """The plugin that registered `name`."""
@@ -107,8 +112,13 @@ class Registry(Generic[S]):
         )
 
     def get(self, name: str, hint: str = "") -> S:
-        """The spec named `name`. Raises UnknownNameError with near matches, PluginError on a conflict."""
-        self._unfold(name)
+        """The spec named `name`. Raises UnknownNameError with near matches, PluginError on a conflict.
+
+        Raises what its family raises that cannot name its members.
+        """
+        for plugin, family in list(self.families):
+            if name.startswith(family.prefix):
+                self._unfold(plugin, family)
         owners = self.owners.get(name, [])
         if not owners:
             command = "" if self.kind == "metric" else f" See: evalkit list-{self.kind}s"
@@ -127,7 +137,7 @@ class PluginManager:
         self.pm = pluggy.PluginManager("evalkit")
         self.pm.add_hookspecs(hookspecs)
         self.engines: Registry[EngineSpec] = Registry("engine")
-        self.tasks: Registry[TaskSpec] = Registry("task")
+        self.tasks: Registry[TaskSpec] = Registry("task", on_failure=self._note_failure)
         self.models: Registry[ModelSpec] = Registry("model")
         self.metrics: Registry[Metric] = Registry("metric")
         self.plugins: list[Plugin] = []
@@ -183,7 +193,7 @@ class PluginManager:
             plugin.hooks = self._hooks(module)
             self._collect(plugin.name, module)
         except (Exception, SystemExit) as error:  # a plugin is somebody else's code: whatever it raises is its report
-            plugin.error = f"{type(error).__name__}: {one_line(error)}"
+            plugin.error = _cause(error)
             # By name: the module may be registered under another plugin's, which stays.
             if self.pm.has_plugin(key):
                 self.pm.unregister(name=key)
@@ -191,6 +201,11 @@ class PluginManager:
                 registry.drop(plugin.name)
             if plugin.module in BUILT_IN:
                 raise
+
+    def _note_failure(self, name: str, error: Exception) -> None:
+        for plugin in self.plugins:
+            if plugin.name == name:
+                plugin.error = _cause(error)
 
     def _hooks(self, module: ModuleType) -> tuple[str, ...]:
         names = []
@@ -208,6 +223,10 @@ class PluginManager:
             for impl in getattr(self.pm.hook, f"register_{kind}").get_hookimpls():
                 if impl.plugin is module:
                     impl.function(functools.partial(registry.add, plugin))
+
+
+def _cause(error: BaseException) -> str:
+    return f"{type(error).__name__}: {one_line(error)}"
 
 
 def _import(module: str) -> ModuleType:

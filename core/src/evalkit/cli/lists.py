@@ -36,6 +36,8 @@ def list_tasks(
 ) -> None:
     """List the tasks that installed plugins provide."""
     rows = [row for row in _rows(get_plugins().tasks) if _matches(row, pattern)]
+    for plugin in get_plugins().broken:
+        typer.echo(f"warning: plugin {plugin.name!r} lists no tasks, because it is broken ({plugin.error})", err=True)
     if as_json:
         return print_json(rows)
     table = [(r["name"], r["plugin"], ", ".join(r["tags"]), r["summary"]) for r in rows]

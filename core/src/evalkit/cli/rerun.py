@@ -12,7 +12,6 @@ from evalkit.cli.output import JSON, stdout_reserved
 from evalkit.cli.progress import progress_bar
 from evalkit.cli.run import report
 from evalkit.cli.runs import RunName
-from evalkit.runs.again import asked_of
 from evalkit.runs.folder import RunFolder, find_run
 
 
@@ -36,6 +35,7 @@ def rerun(
 ) -> None:
     """Run again what a run was asked, from its run.json alone, into a new folder."""
     from evalkit import runner
+    from evalkit.runs.again import asked_of
 
     path = find_run(run)
     given: dict[str, Any] = {"engine": asked_of(RunFolder.open(path).manifest(), str(path))["engine"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from evalkit.hub import hub_is_reachable
 
 CONVERTED = "refs/convert/parquet"
 """The branch where the hub keeps Parquet copies of data sets that are programs, which `datasets` runs no more."""
+
+GATED = re.compile(r"\bgated (dataset|repo)", re.IGNORECASE)
 
 
 @hookimpl(trylast=True)
@@ -30,7 +33,7 @@ def open_dataset(dataset: DatasetSpec, split: str, data_dir: str | None) -> Sequ
     try:
         table = _load(datasets, dataset, split)
     except Exception as error:  # the library raises many kinds: network, unknown id, gated, broken cache
-        if "gated" in str(error):
+        if _is_gated(error):
             raise DatasetNotFoundError(_gated(label, dataset)) from error
         cause = "did not give it" if reachable else "cannot be reached"
         raise DatasetNotFoundError(
@@ -51,6 +54,14 @@ def _load(datasets: Any, dataset: DatasetSpec, split: str) -> Any:
         if "scripts are no longer supported" not in str(error):
             raise
         return datasets.load_dataset(dataset.path, dataset.config, split=split, revision=CONVERTED)
+
+
+def _is_gated(error: BaseException) -> bool:
+    """Whether consent is what is missing; a data set may well be named "aggregated"."""
+    cause = error.__cause__ or error.__context__
+    if type(error).__name__ == "GatedRepoError" or GATED.search(str(error)):
+        return True
+    return cause is not None and _is_gated(cause)
 
 
 def _gated(label: str, dataset: DatasetSpec) -> str:

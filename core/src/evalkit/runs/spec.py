@@ -67,13 +67,22 @@ def make_spec(values: dict[str, Any]) -> RunSpec:
     if missing:
         raise ConfigError(f"a run needs {', '.join(missing)}. See: evalkit run --help")
     try:
-        return RunSpec.model_validate(values)
+        return _consistent(RunSpec.model_validate(values))
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
         raise ConfigError(
             f"field {name!r}: {first['msg']}, not {values.get(name)!r}. See: evalkit run --help"
         ) from error
+
+
+def _consistent(spec: RunSpec) -> RunSpec:
+    if spec.fewshot_as_multiturn and not spec.apply_chat_template:
+        raise ConfigError(
+            "examples can be turns of their own (--fewshot-as-multiturn) only in a conversation. "
+            "Add --apply-chat-template, or leave it out"
+        )
+    return spec
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
