@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from evalkit.cache import cache_dir
-from evalkit.errors import EvalkitError, MissingDependencyError, ModelError, ModelNotFoundError
+from evalkit.errors import ConfigError, EvalkitError, MissingDependencyError, ModelError, ModelNotFoundError
 from evalkit.model import Model
 from evalkit_openvino.convert import Status
 from evalkit_openvino.engine import OpenVINO
@@ -26,14 +26,15 @@ INSTALL = 'pip install "optimum~=2.3.0" "huggingface-hub<1.22" nncf && pip insta
 
 
 def exported(engine: OpenVINO, model: Model) -> Path:
-    """The folder of the exported model. Raises ModelNotFoundError, ModelError, MissingDependencyError."""
-    path = Path(model.path).expanduser()
+    """The folder of the exported model.
+
+    Raises ConfigError, ModelNotFoundError, ModelError, MissingDependencyError.
+    """
+    path = Path(folder_of(model.path)).expanduser()
     if path.suffix == ".gguf":
         raise ModelError(f"{path} is a GGUF file. Use --engine llamacpp, or give a Hugging Face folder with --model")
-    if path.suffix == ".xml":
-        path = path.parent
     if (path / FILENAME).is_file():
-        return path
+        return _ready(engine, path)
     target = cache_dir() / "openvino" / _name(engine, model, path)
     target.parent.mkdir(parents=True, exist_ok=True)
     if not (target / FILENAME).is_file():
@@ -42,6 +43,30 @@ def exported(engine: OpenVINO, model: Model) -> Path:
             if not (target / FILENAME).is_file():
                 _export(engine, model, target)
     return target
+
+
+def folder_of(path: str) -> str:
+    """What `--model` means: the folder of an exported model may be named by the file in it. Raises ModelError."""
+    file = Path(path)
+    if file.suffix != ".xml":
+        return path
+    if file.name != FILENAME:
+        raise ModelError(f"{path} is not named {FILENAME}. Rename it and its .bin, or give a folder with --model")
+    if not file.expanduser().is_file():
+        raise ModelNotFoundError(f"model file {path} does not exist. Check --model")
+    return str(file.parent)
+
+
+def _ready(engine: OpenVINO, folder: Path) -> Path:
+    """A folder that needs no export, if it can be used as it is."""
+    if engine.weights != "original":
+        raise ConfigError(
+            f"weights={engine.weights} compresses at export, and {folder} is exported already. "
+            "Leave it out, or give the Hugging Face checkpoint with --model"
+        )
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder} has no config.json. Copy that of the checkpoint there, or export it anew")
+    return folder
 
 
 def _name(engine: OpenVINO, model: Model, path: Path) -> str:

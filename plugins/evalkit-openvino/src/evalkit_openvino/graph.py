@@ -13,6 +13,20 @@ MASK, WINDOW_MASK, ROWS = "evalkit_mask", "evalkit_window_mask", "evalkit_rows"
 ATTENTION = "ScaledDotProductAttention"
 
 
+def check_inputs(model: Any) -> None:
+    """Refuse graphs that keep no cells, or take positions from the mask. Raises ModelError."""
+    if not model.get_variables():
+        raise ModelError(
+            "the exported model is not stateful. Export it anew without --disable-stateful, or give its checkpoint"
+        )
+    # With ALiBi they are a bias in the mask, which `open_attention` replaces.
+    if "position_ids" not in {name for value in model.inputs for name in value.names}:
+        raise ModelError(
+            "this model takes no position_ids: its positions are in its attention mask (ALiBi), which the openvino "
+            "engine replaces. Use --engine transformers"
+        )
+
+
 def open_attention(model: Any, windows: list[int | None]) -> list[str]:
     """Replace the causal masks by inputs, additive and of shape [1, 1, tokens, cells + tokens]; their names.
 

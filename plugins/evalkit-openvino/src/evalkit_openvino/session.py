@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import openvino as ov
@@ -20,15 +20,22 @@ from evalkit.decoding import Adjust
 from evalkit.errors import ConfigError, ModelError, one_line
 from evalkit.generation_configs import checkpoint_processors
 from evalkit.memory import memory_errors
-from evalkit.model import Model
+from evalkit.model import Model, chosen_dtype, refuse_fields
 from evalkit.tokenizers import context_length, load_tokenizer
 from evalkit_openvino import graph
-from evalkit_openvino.engine import OpenVINO
-from evalkit_openvino.export import FILENAME, exported
+from evalkit_openvino.engine import Dtype, OpenVINO
+from evalkit_openvino.export import FILENAME, exported, folder_of
 
 PRECISION = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 HIDDEN = np.float32(np.finfo(np.float32).min)
 """What is added to the scores of what a token does not see."""
+
+ADVICE = {
+    "adapter": "Merge it into the checkpoint first, or use --engine transformers",
+    "options": "OpenVINO's properties are --engine-arg ov_config=",
+}
+"""What to do instead of setting a field that means nothing here."""
+LAYER_KINDS = ("full_attention", "sliding_attention")
 
 
 class OpenVINOSession(CellSession):
@@ -38,13 +45,13 @@ class OpenVINOSession(CellSession):
     drafted_pass = 32
 
     def __init__(self, engine: OpenVINO, model: Model) -> None:
+        refuse_fields(model, "openvino", **ADVICE)
         self.engine = engine
+        self.dtype = chosen_dtype(model, "openvino", engine.dtype, get_args(Dtype))
         folder = exported(engine, model)
-        self.config: Any = AutoConfig.from_pretrained(
-            folder, trust_remote_code=engine.trust_remote_code or model.trust_remote_code
-        ).get_text_config()
+        self.config = _config(folder, trust_remote_code=engine.trust_remote_code or model.trust_remote_code)
         tokenizer = load_tokenizer(
-            replace(model, revision=model.revision or engine.revision),
+            replace(model, path=folder_of(model.path), revision=model.revision or engine.revision),
             trust_remote_code=engine.trust_remote_code,
             eos_token_ids=_end_tokens(folder, self.config),
         )
@@ -69,6 +76,7 @@ class OpenVINOSession(CellSession):
             model = self.core.read_model(folder / FILENAME)
         except RuntimeError as error:
             raise ModelError(f"{folder / FILENAME} cannot be read: {one_line(error, 200)}") from error
+        graph.check_inputs(model)
         self.windows = layer_windows(self.config)
         self._masks = graph.open_attention(model, self.windows)
         graph.choose_rows(model)
@@ -90,7 +98,7 @@ class OpenVINOSession(CellSession):
         return self._request
 
     def _properties(self) -> dict[str, Any]:
-        dtype = self.engine.dtype
+        dtype = self.dtype
         stored = str(getattr(self.config, "dtype", None) or getattr(self.config, "torch_dtype", None) or "")
         if dtype == "auto" and stored.endswith("float32"):
             dtype = "float32"
@@ -182,6 +190,16 @@ class OpenVINOSession(CellSession):
         }
 
 
+def _config(folder: Path, *, trust_remote_code: bool) -> Any:
+    """The checkpoint's configuration. Raises ModelError."""
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code).get_text_config()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{folder / 'config.json'} cannot be used: {one_line(error, 200)}. Copy that of the checkpoint there"
+        ) from error
+
+
 def _adjust(folder: Path) -> Adjust | None:
     """What the checkpoint's generation settings ask of every text."""
     if not (folder / GENERATION_CONFIG_NAME).is_file():
@@ -199,9 +217,14 @@ def _adjust(folder: Path) -> Adjust | None:
 
 
 def layer_windows(config: Any) -> list[int | None]:
-    """The sliding window of each layer, None where it attends to everything."""
+    """The sliding window of each layer, None where it attends to everything. Raises ModelError."""
     window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
     kinds = getattr(config, "layer_types", None)
+    if unknown := sorted(set(kinds or ()) - set(LAYER_KINDS)):
+        raise ModelError(
+            f"this model has layers of the kind {unknown[0]}, which the openvino engine does not know. "
+            "Use --engine transformers"
+        )
     if kinds:
         return [window if kind == "sliding_attention" else None for kind in kinds]
     return [window] * int(config.num_hidden_layers)
