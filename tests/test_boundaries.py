@@ -22,7 +22,7 @@ LAYERS = (
     {"engine", "results"},
     {"arrivals", "restarts"},
     {"scoring", "datasets"},
-    {"sessions", "span_sessions", "tokenizers", "gguf_tokenizers", "chat_templates", "generation_configs"}
+    {"sessions", "span_sessions", "tokenizers", "gguf_files", "gguf_tokenizers", "chat_templates", "generation_configs"}
     | {"tasks", "options", "hookspecs"},
     {"decoding"},
     {"cells", "prompts", "pumped", "writing"},
