@@ -74,7 +74,9 @@ def found(harness: str, checkpoint: Path, server: ModelServer, data_dir: str) ->
         {"name": "texts", **client, "args": f"{own},tokenized_requests=False", **choices},
         {"name": "hf", "model": "hf", "args": hf, **text},
         {"name": "tokens", **client, "args": own, **text},
+        {"name": "texts", **client, "args": f"{own},tokenized_requests=False", **text},
         {"name": "hf", "model": "hf", "args": whole, **sums},
+        {"name": "tokens", **client, "args": own, **sums},
         {"name": "texts", **client, "args": f"{own},tokenized_requests=False", **sums},
         {"name": "hf-chat", "model": "hf", "args": whole, **talk},
         {"name": "chat", "model": "local-chat-completions", "args": chat, "batch_size": 1, **talk},
@@ -104,14 +106,16 @@ def test_multiple_choice_is_scored_alike(found: Found, client: str) -> None:
             assert (float(other), str(seen)) == (pytest.approx(float(value), abs=1e-3), str(greedy))
 
 
-def test_long_texts_are_scored_alike(found: Found) -> None:
+@pytest.mark.parametrize("client", ["tokens", "texts"])
+def test_long_texts_are_scored_alike(found: Found, client: str) -> None:
     """WikiText in windows."""
-    assert scores(found["tokens", "wikitext"]) == pytest.approx(scores(found["hf", "wikitext"]), rel=1e-3)
+    assert scores(found[client, "wikitext"]) == pytest.approx(scores(found["hf", "wikitext"]), rel=1e-3)
 
 
-def test_texts_are_written_alike(found: Found) -> None:
+@pytest.mark.parametrize("client", ["tokens", "texts"])
+def test_texts_are_written_alike(found: Found, client: str) -> None:
     """GSM8K's answers, word for word."""
-    assert found["texts", "gsm8k"]["answers"] == found["hf", "gsm8k"]["answers"]
+    assert found[client, "gsm8k"]["answers"] == found["hf", "gsm8k"]["answers"]
 
 
 def test_chats_are_answered_alike(found: Found) -> None:
@@ -134,6 +138,29 @@ def test_evalkit_run_gives_the_same(found: Found, checkpoint: Path, data_dir: st
         )
         ours = {key: value for key, value in result.results[task].items() if "stderr" not in key}
         assert ours == pytest.approx(scores(found["tokens", task]), rel=1e-3)
+
+
+@pytest.mark.parametrize(("name", "chat"), [("hf", False), ("hf-chat", True)])
+def test_evalkit_run_writes_the_same(
+    found: Found, checkpoint: Path, data_dir: str, tmp_path: Path, name: str, chat: bool
+) -> None:
+    """GSM8K's answers without a server, as a text and as a chat."""
+    evaluate(
+        "gsm8k",
+        engine="transformers",
+        model=str(checkpoint),
+        engine_args={"dtype": "float32"},
+        limit=3,
+        num_fewshot=1,
+        gen={"max_new_tokens": 12},
+        apply_chat_template=chat,
+        fewshot_as_multiturn=chat,
+        data_dir=data_dir,
+        output=str(tmp_path / "run"),
+    )
+    (file,) = (tmp_path / "run").glob("samples_*.jsonl")
+    samples = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    assert [sample["resps"] for sample in samples] == found[name, "gsm8k"]["answers"]
 
 
 def _flat(answers: list[Any]) -> list[Any]:
