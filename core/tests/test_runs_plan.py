@@ -150,42 +150,6 @@ def test_one_bad_document_among_good_ones_is_left_out(toy: Toy) -> None:
     assert [item.doc_id for item in planned.docs] == [0, 1, 2]
 
 
-@pytest.mark.parametrize("value", [None, 7, ["a"], {"a": 1}])
-def test_a_text_that_is_none_is_not_asked_as_a_word(toy: Toy, value: Any) -> None:
-    """Nor a number or a list: the document and its field are named, as a question and as an example."""
-    prompt = "prompt=lambda d: f\"{d['q']}\", answer=lambda d: 'a'"
-    _define(toy, f"T = Generate(name='t', dataset=DATA, test_split='test', {prompt}, text_fields=('q',))")
-    toy.write("test", [{"q": "fine"}, {"q": value}])
-    first, second = _plan(toy, "own_tasks:T").tasks["t"].docs
-    assert "task 't': document 1 of split 'test' holds an unusable value in field 'q' (TypeError" in str(second.error)
-    assert first.error is None
-    with pytest.raises(DocumentError, match=r"a few-shot example holds an unusable value in field 'q'"):
-        _plan(toy, "own_tasks:T", num_fewshot=1, limit=1)
-
-
-def test_whatever_a_tasks_own_code_raises_is_its_documents_error(toy: Toy) -> None:
-    """Not only the errors that wrong values raise as a rule."""
-    _define(
-        toy,
-        "def check(doc):\n    assert doc['text'] == 'fine', 'not fine'\n    return doc['text']\n"
-        "T = Perplexity(name='t', dataset=DATA, test_split='test', text=check)",
-    )
-    toy.write("test", [{"text": "fine"}, {"text": "bad"}])
-    first, second = _plan(toy, "own_tasks:T").tasks["t"].docs
-    assert (first.error, "(AssertionError: not fine)" in str(second.error)) == (None, True)
-
-
-def test_a_task_words_its_own_warning_before_code_is_run(toy: Toy) -> None:
-    """A sandbox is claimed only where there is one."""
-    definition = "class Unsafe(Perplexity):\n    code_notice = 'runs code WITHOUT a sandbox'\n"
-    _define(
-        toy,
-        definition + "T = Unsafe(name='t', dataset=DATA, test_split='test', text=lambda d: d['text'], runs_code=True)",
-    )
-    with pytest.raises(ConfigError, match=r"^task 't' runs code WITHOUT a sandbox. Allow it with --allow-code-exec"):
-        _plan(toy, "own_tasks:T")
-
-
 def test_a_bad_document_changes_no_other_ones_examples(toy: Toy) -> None:
     """Its draw takes place as well."""
     good = [{"question": f"{n} or {n}?", "choices": ["a", "b"], "answer": 0} for n in range(3)]
