@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from evalkit.tasks import Filter, regex
 from evalkit.tasks.filters import INVALID
-from evalkit.tasks.generate import Steps
+from evalkit.tasks.repeats import Steps
 from evalkit_tasks_reasoning.number_words import number_in_words
 
 PATTERNS = {
