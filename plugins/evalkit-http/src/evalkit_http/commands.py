@@ -72,7 +72,7 @@ def serve(
         typer.Option("--allow-engine-options", help="Let requests hand mappings and programs to a backend: any code."),
     ] = False,
     allow_code_execution: Annotated[
-        bool, typer.Option("--allow-code-execution", help="Let requests run what a model writes, in a sandbox.")
+        bool, typer.Option("--allow-code-execution", help="Let requests run what a model writes.")
     ] = False,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Let requests run code that comes with a checkpoint.")

@@ -171,10 +171,10 @@ def _tasks(names: tuple[str, ...]) -> tuple[Task, ...]:
 
 
 def _check_tasks(tasks: tuple[Task, ...], request: EvaluateRequest, args: ServerArgs) -> None:
-    running = next((task.name for task in tasks if task.runs_code), None)
+    running = next((task for task in tasks if task.runs_code), None)
     if running and not request.allow_code_execution:
         allowed = "Set allow_code_execution" if args.allow_code_execution else "This server does not allow that"
-        raise ConfigError(f"task {running!r} executes what the model writes, in a sandbox. {allowed}")
+        raise ConfigError(f"task {running.name!r} {running.code_notice}. {allowed}")
     if request.gen_kwargs and not any(task.generates for task in tasks):
         raise ConfigError("gen_kwargs was given, but none of the tasks generates. Leave it out")
 
