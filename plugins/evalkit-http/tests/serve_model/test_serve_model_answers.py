@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from openai import BadRequestError, NotFoundError, OpenAI
 
-from evalkit_http.openai.server import ModelServer
+from evalkit_http.openai.server import ModelServer, build_openai_compatible_server
 
 GREEDY = {"model": "any", "temperature": 0, "max_tokens": 12}
 TALK = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is the capital of France?"}]
@@ -180,6 +181,28 @@ def test_what_cannot_be_is_refused_in_one_sentence(
     assert set(error) == {"message", "type", "param", "code"}
     assert word in error["message"]
     assert "\n" not in error["message"]
+
+
+TOOL = {"type": "function", "function": {"name": "add", "parameters": {}}}
+TEMPLATE = "{% for tool in tools or [] %}<{{ tool.function.name }}>{% endfor %}{{ messages[0].content }}{{ mood }}"
+
+
+def test_the_template_sees_tools_and_variables(tiny: Path) -> None:
+    """Tools, unless the client wants none called, and variables, but none that has a field of its own."""
+    pytest.importorskip("evalkit_transformers")
+    asked = [
+        ({"tools": [TOOL]}, "<add>Hi"),
+        ({"tools": [TOOL], "tool_choice": "none"}, "Hi"),
+        ({"chat_template_kwargs": {"mood": " there", "tools": [TOOL], "messages": []}}, "Hi there"),
+    ]
+    model = {"model_args": {"chat_template": TEMPLATE}}
+    with build_openai_compatible_server("transformers", str(tiny), **model) as server:
+        for body, text in asked:
+            talk = {"messages": [{"role": "user", "content": "Hi"}], "max_completion_tokens": 1, **body}
+            usage = httpx.post(f"{server.url}/v1/chat/completions", json=talk).json()["usage"]
+            ids = httpx.post(f"{server.url}/tokenize", json={"prompt": text}).json()["tokens"]
+            assert (usage["prompt_tokens"], usage["completion_tokens"]) == (len(ids), 1)
+            assert httpx.post(f"{server.url}/detokenize", json={"tokens": ids}).json()["prompt"] == text
 
 
 def test_openai_s_client_understands_refusals(openai_client: OpenAI) -> None:

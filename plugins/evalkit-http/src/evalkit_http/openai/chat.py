@@ -45,8 +45,8 @@ def make_request(served: Served, body: ChatBody) -> GenerationRequest:
     values = {**sampling_values(body), "logprobs": body.top_logprobs if body.logprobs else None}
     asked = body.max_completion_tokens or body.max_tokens
     if not served.has_tokens:
-        variables = {"chat_template_kwargs": body.chat_template_kwargs}
-        given: dict[str, Any] = {"messages": messages, "tools": tools or None, **variables}
+        variables = _variables(body)
+        given: dict[str, Any] = {"messages": messages, "tools": tools or None, "chat_template_kwargs": variables}
         return GenerationRequest(**given, max_new_tokens=asked or DEFAULT_ANSWER, **values)
     ids = _prompt(served, body, messages, tools)
     # OpenAI's default: as long as the context allows.
@@ -58,13 +58,17 @@ def make_request(served: Served, body: ChatBody) -> GenerationRequest:
     return GenerationRequest(input_ids=ids, max_new_tokens=length, **values)
 
 
+def _variables(body: ChatBody) -> dict[str, Any]:
+    """What a client sets in the template, but for what has fields of its own."""
+    return {name: value for name, value in body.chat_template_kwargs.items() if name not in RESERVED}
+
+
 def _prompt(
     served: Served, body: ChatBody, messages: list[dict[str, Any]], tools: list[dict[str, Any]]
 ) -> tuple[int, ...]:
-    variables = {name: value for name, value in body.chat_template_kwargs.items() if name not in RESERVED}
     try:
         text = served.session.apply_chat_template(
-            messages, tools=tools or None, add_generation_prompt=body.add_generation_prompt, **variables
+            messages, tools=tools or None, add_generation_prompt=body.add_generation_prompt, **_variables(body)
         )
     except RequestError as error:
         # The engine's advice is for the command line.
