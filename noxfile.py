@@ -11,7 +11,7 @@ signatures  what the engines for GPUs use of their libraries, against the librar
 parity      scores against lm-evaluation-harness, each in its own environment
 parity_table  every task that the mirror has data for, evaluated by both; writes docs/parity.md
 bench       speed; nothing here can fail a test
-bench_serving  the speed of served models, beside engines used directly and llama-cpp-python's server
+bench_serving  the speed of served models, beside engines used directly and llama-cpp-python's server; of a long queue
 docs        build the documentation
 dev         an environment to work in, .venv
 """
@@ -284,10 +284,11 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def bench_serving(session: nox.Session) -> None:
-    """Measure served models; words behind `--` go to bench_serving.py."""
+    """Measure served models and the service's queue; words behind `--` go to bench_serving.py."""
     needs = (TORCH, "llama-cpp-python[server]==0.3.36")
     install(session, "evalkit-transformers", "evalkit-llamacpp", "evalkit-http", "evalkit-smollm2", needs=needs)
     session.run("python", "tests/benchmarks/bench_serving.py", *session.posargs)
+    session.run("python", "tests/benchmarks/bench_service.py")
 
 
 @nox.session
