@@ -61,7 +61,8 @@ def test_tasks_need_documents_and_examples_each_once() -> None:
     own = _choice(dataset=DatasetSpec("own", files={"test": "x"}))
     found = needed([_choice(), _page(), own, _choice(fewshot=FewShot(split="dev"))])
     assert [(item.split, item.is_evaluated) for item in found] == [("test", True), ("train", False), ("dev", False)]
-    assert [item.split for item in needed([_page()])] == ["test"]
+    without = (_page(), _choice(fewshot=FewShot(fixed=True)), _choice(fewshot=FewShot(samples=({"q": "x"},))))
+    assert [[item.split for item in needed([task])] for task in without] == [["test"]] * 3
     assert [item.is_evaluated for item in needed([_choice(train_split="test")])] == [True]
 
 

@@ -258,6 +258,19 @@ def test_a_data_dir_that_is_missing_is_named(toy: Toy, tmp_path: Path) -> None:
         _plan(toy, "toy", data_dir=str(tmp_path / "gone"))
 
 
+def test_a_number_of_examples_that_belongs_to_the_task_stays(toy: Toy) -> None:
+    """As in lm-evaluation-harness, and a warning says so: who asked for examples must not read another score."""
+    source = (
+        "T = MultipleChoice(name='t', dataset=DATA, test_split='test', train_split='train',"
+        " choices=lambda d: d['choices'], gold=lambda d: 0, fewshot=FewShot(fixed=True))"
+    )
+    _define(toy, source)
+    planned = _plan(toy, "own_tasks:T", num_fewshot=2).tasks["t"]
+    assert (planned.num_fewshot, {item.shots for item in planned.docs}) == (0, {()})
+    assert planned.warnings == ("stays 0-shot, as it is defined: the 2 examples asked for were left out",)
+    assert [_plan(toy, "own_tasks:T", num_fewshot=n).tasks["t"].warnings for n in (0, None)] == [(), ()]
+
+
 # ── complete data ───────────────────────────────────────────────────────────────────────────────────────────
 ROWS = "DATA = DatasetSpec('toy/facts', rows={{'test': {test}, 'train': {train}}})\n"
 PAGES = "T = Perplexity(name='t', dataset=DATA, test_split='test', text=lambda d: d['text'])"

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from parity.harness import harness_requests, own_requests
+from parity.harness import harness_requests, mirrored, own_requests
 
 from evalkit.datasets.mirror import split_file
 from evalkit.plugins import get_plugins
 from evalkit.runs.plan import load_task
-from evalkit.tasks import Task
+from evalkit.tasks import Group, Task
 
 PLUGINS = Path(__file__).resolve().parents[2] / "plugins"
 SUITES = sorted(path.name.removeprefix("evalkit-tasks-") for path in PLUGINS.glob("evalkit-tasks-*"))
@@ -61,6 +61,18 @@ def test_adapted_tasks_ask_the_same(name: str, manager: Any, data_dir: str) -> N
     if "lm-eval" not in {plugin.name for plugin in get_plugins().plugins}:
         pytest.skip("evalkit-lm-eval is not installed")
     assert difference(own_requests(f"lm_eval:{name}", data_dir), harness_requests(manager, name, data_dir)) is None
+
+
+def test_tasks_that_stay_0_shot_are_the_harness_own() -> None:
+    """`--num-fewshot` is ignored for the same tasks: those that say `num_fewshot: 0`."""
+    pytest.importorskip("lm_eval", reason="needs lm-evaluation-harness beside evalkit: nox -s suites")
+    registered = {spec.name for spec in get_plugins().tasks}
+    names = [name for name in sorted(registered) if f"lm_eval:{name}" in registered and not name.startswith("mmlu")]
+    with mirrored("nowhere"):  # configurations need no documents
+        pairs = {name: (load_task(name), load_task(f"lm_eval:{name}")) for name in names}
+    fixed = {name: [task.fewshot.fixed for task in pair] for name, pair in pairs.items() if type(pair[0]) is not Group}
+    assert {name for name, (ours, theirs) in fixed.items() if ours != theirs} == set()
+    assert {"aime24", "blimp_passive_1", "humaneval", "truthfulqa_mc1"} <= {name for name in fixed if fixed[name][0]}
 
 
 def difference(ours: list[Any], theirs: list[Any]) -> str | None:

@@ -36,10 +36,10 @@ def planned_docs(task: Task, spec: RunSpec) -> Documents:
     """A task's documents. Raises DataError, also where none of them can be used, and ConfigError."""
     everything = _documents(task, task.split, spec.data_dir)
     chosen = everything[: spec.limited(len(everything))]
-    warnings: tuple[str, ...] = ()
+    warnings = _kept_number(task, spec)
     if task.takes_shots and task.fewshot.n:
         pool = _pool(task, spec)
-        chosen, warnings = _with_shots(task, chosen, pool, spec.seed), _small_pool(task, len(pool))
+        chosen, warnings = _with_shots(task, chosen, pool, spec.seed), warnings + _small_pool(task, len(pool))
     # A field that only scoring reads must be missed now, not after hours of inference.
     docs = tuple(_tried(item, lambda item: checked(task, item.doc_id, item.doc, task.check)) for item in chosen)
     if all(item.error for item in docs):
@@ -99,6 +99,14 @@ def _pool(task: Task, spec: RunSpec) -> Sequence[Doc]:
         return [item.doc for item in _documents(task, task.fewshot_split, spec.data_dir)]
     except DatasetNotFoundError as error:
         raise DatasetNotFoundError(f"few-shot examples of task {task.name!r}: {error}") from error
+
+
+def _kept_number(task: Task, spec: RunSpec) -> tuple[str, ...]:
+    """Who asks for examples must learn that there are none, or the score is read as another."""
+    own = task.fewshot.n
+    if not task.fewshot.fixed or spec.num_fewshot in (None, own):
+        return ()
+    return (f"stays {own}-shot, as it is defined: the {spec.num_fewshot} examples asked for were left out",)
 
 
 def _small_pool(task: Task, size: int) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from evalkit.datasets import DatasetSpec
 from evalkit.tasks.base import Task
-from evalkit.tasks.fewshot import FewShot
+from evalkit.tasks.fewshot import NO_EXAMPLES, FewShot
 from evalkit.tasks.filters import Filter, lowercase, majority, regex, strip, take_first, take_first_k
 from evalkit.tasks.generate import Generate
 from evalkit.tasks.groups import Group
@@ -12,6 +12,7 @@ from evalkit.tasks.multiple_choice import MultipleChoice
 from evalkit.tasks.perplexity import Perplexity
 
 __all__ = [
+    "NO_EXAMPLES",
     "DatasetSpec",
     "FewShot",
     "Filter",

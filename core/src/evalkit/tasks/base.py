@@ -67,6 +67,12 @@ class Task(ABC):
         return self.fewshot.split or self.train_split or self.validation_split or self.split
 
     @property
+    def example_splits(self) -> tuple[str, ...]:
+        """The splits that its examples come from, however many a run asks for."""
+        has_none = not self.takes_shots or (self.fewshot.fixed and not self.fewshot.n)
+        return () if has_none or self.fewshot.samples else (self.fewshot_split,)
+
+    @property
     def pool_may_hold_doc(self) -> bool:
         """Whether lm-evaluation-harness takes care that a document is no example for itself.
 
@@ -76,7 +82,7 @@ class Task(ABC):
 
     def adapted(self, overrides: Overrides) -> Self:
         """The task as a run wants it."""
-        if overrides.num_fewshot is None or not self.takes_shots:
+        if overrides.num_fewshot is None or not self.takes_shots or self.fewshot.fixed:
             return self
         return replace(self, fewshot=replace(self.fewshot, n=overrides.num_fewshot))
 

@@ -17,13 +17,19 @@ DEFAULT_SEED = 1234
 class FewShot:
     """How many examples by default, from which split (or listed `samples`), and how they are drawn.
 
-    "random" draws anew for every document, "first_n" gives all documents the same first examples.
+    "random" draws anew for every document, "first_n" gives all documents the same first examples. A `fixed` number
+    belongs to the task: a run cannot change it.
     """
 
     n: int = 0
     split: str | None = None
     samples: tuple[Doc, ...] = ()
     sampler: Literal["random", "first_n"] = "random"
+    fixed: bool = False
+
+
+NO_EXAMPLES = FewShot(fixed=True)
+"""Always 0-shot, as where lm-evaluation-harness says `num_fewshot: 0`."""
 
 
 class Drawer:

@@ -12,9 +12,9 @@ def needed(tasks: Iterable[Task]) -> list[Needed]:
     """The splits that tasks read, each once; those that come with a package are left out."""
     found: dict[tuple[str, str | None, str], Needed] = {}
     for task in tasks:
-        splits = {task.split: True} | ({task.fewshot_split: False} if task.takes_shots else {})
         # The evaluated split may be that of the examples, too.
-        for split, is_evaluated in {**splits, task.split: True}.items():
+        splits = {task.split: True, **dict.fromkeys(task.example_splits, False)} | {task.split: True}
+        for split, is_evaluated in splits.items():
             key = (task.dataset.path, task.dataset.config, split)
             if not task.dataset.files and (is_evaluated or key not in found):
                 found[key] = Needed(task.dataset, split, is_evaluated)

@@ -143,7 +143,7 @@ def _fields(definition: Definition, overrides: Overrides) -> dict[str, Any]:
         "validation_split": config.get("validation_split"),
         "runs_code": definition.runs_code,
         "train_split": config.get("training_split"),
-        "fewshot": FewShot(n=live.shots, split=config.get("fewshot_split")),
+        "fewshot": FewShot(live.shots, config.get("fewshot_split"), fixed=config.get("num_fewshot") == 0),
         "metrics": task_metrics(live),
         "live": live,
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from evalkit.tasks import DatasetSpec, Filter
+from evalkit.tasks import NO_EXAMPLES, DatasetSpec, Filter
 from evalkit.tasks.fewshot import Doc
 from evalkit.tasks.metrics import pass_at
 from evalkit_tasks_code.programs import PASSED, WriteProgram, passing
@@ -31,6 +31,7 @@ HUMANEVAL = WriteProgram(
     version="1.0",
     dataset=DatasetSpec("openai/openai_humaneval", "openai_humaneval", rows={"test": 164}),
     test_split="test",
+    fewshot=NO_EXAMPLES,
     text_fields=("prompt", "test", "entry_point"),
     prompt=lambda doc: str(doc["prompt"]),
     answer=tests,

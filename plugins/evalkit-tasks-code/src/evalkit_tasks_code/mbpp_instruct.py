@@ -9,8 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from evalkit.tasks import FewShot
-from evalkit_tasks_code.examples import SPLIT
+from evalkit.tasks import NO_EXAMPLES
 from evalkit_tasks_code.mbpp import EXPERT, MBPP, PLUS, task_text, tests
 from evalkit_tasks_code.programs import passing
 
@@ -47,7 +46,7 @@ MBPP_PLUS_INSTRUCT = replace(
     name="mbpp_plus_instruct",
     dataset=PLUS,
     text_fields=(),
-    fewshot=FewShot(split=SPLIT, sampler="first_n"),
+    fewshot=NO_EXAMPLES,
     prompt=lambda doc: f"{task_text(doc)} Your code should satisfy the following assertion:\n{doc['test_list'][0]}",
     answer=lambda doc: str(doc["test_list"][0]),
     example=lambda doc: f"{BEGUN}{doc['test_list'][0]}",  # the harness shows the assertion, not the code

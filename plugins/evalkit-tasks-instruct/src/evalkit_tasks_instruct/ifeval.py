@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from evalkit.requests import Output
-from evalkit.tasks import DatasetSpec, Generate, Metric
+from evalkit.tasks import NO_EXAMPLES, DatasetSpec, Generate, Metric
 from evalkit.tasks.fewshot import Doc
 from evalkit.tasks.metrics import no_stderr
 from evalkit.tasks.scored import ScoredGeneration
@@ -59,6 +59,7 @@ IFEVAL = _Instructed(
     version="4.0",
     dataset=DatasetSpec("google/IFEval", rows={"train": 541}),
     test_split="train",
+    fewshot=NO_EXAMPLES,
     text_fields=("prompt",),
     prompt=lambda doc: str(doc["prompt"]),
     answer=lambda doc: ", ".join(doc["instruction_id_list"]),

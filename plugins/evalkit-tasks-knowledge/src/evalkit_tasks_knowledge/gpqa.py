@@ -7,8 +7,9 @@ accept its terms on the hub and log in.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-from evalkit.tasks import DatasetSpec
+from evalkit.tasks import NO_EXAMPLES, DatasetSpec
 from evalkit.tasks.fewshot import Doc
 from evalkit_tasks_knowledge.shuffled import ANSWERS, ShuffledChoice, shuffled_choices
 
@@ -44,7 +45,7 @@ def _listed(doc: Doc) -> str:
     return "\n".join(["Choices:", *lines])
 
 
-def _task(name: str, of: str, seed: int, prompt: Callable[[Doc], str], description: str = "") -> ShuffledChoice:
+def _task(name: str, of: str, seed: int, prompt: Callable[[Doc], str], **fields: Any) -> ShuffledChoice:
     return ShuffledChoice(
         name=name,
         version="2.2",
@@ -53,15 +54,17 @@ def _task(name: str, of: str, seed: int, prompt: Callable[[Doc], str], descripti
         validation_split="train",
         seed=seed,
         prepare=shuffled_choices,
-        description=description,
         prompt=lambda doc: f"{prompt(doc)}\nAnswer:",
         choices=lambda doc: ANSWERS,
         gold=lambda doc: doc["answer"],
+        **fields,
     )
 
 
-TASKS = {f"gpqa_{of}_zeroshot": _task(f"gpqa_{of}_zeroshot", of, SEED, asked) for of in SETS}
-TASKS |= {f"gpqa_{of}_n_shot": _task(f"gpqa_{of}_n_shot", of, N_SHOT_SEED, shown, AS_EXPERTS) for of in SETS}
+TASKS = {f"gpqa_{of}_zeroshot": _task(f"gpqa_{of}_zeroshot", of, SEED, asked, fewshot=NO_EXAMPLES) for of in SETS}
+TASKS |= {
+    f"gpqa_{of}_n_shot": _task(f"gpqa_{of}_n_shot", of, N_SHOT_SEED, shown, description=AS_EXPERTS) for of in SETS
+}
 
 
 def __getattr__(name: str) -> ShuffledChoice:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from evalkit.tasks import Group, Metric, regex, take_first
+from evalkit.tasks import NO_EXAMPLES, Group, Metric, regex, take_first
 from evalkit.tasks.metrics import exact_match
 from evalkit_tasks_knowledge.chosen import chosen
 from evalkit_tasks_knowledge.gpqa import AS_EXPERTS, SEED, SETS, asked, gpqa_data, shown
@@ -39,8 +39,8 @@ def _task(name: str, **fields: Any) -> ShuffledGenerate:
 
 
 def _tasks(name: str) -> list[ShuffledGenerate]:
-    zero_shot: dict[str, Any] = {"dataset": gpqa_data(name), "seed": SEED}
-    n_shot: dict[str, Any] = {**zero_shot, "description": AS_EXPERTS}
+    shared: dict[str, Any] = {"dataset": gpqa_data(name), "seed": SEED}
+    zero_shot, n_shot = {**shared, "fewshot": NO_EXAMPLES}, {**shared, "description": AS_EXPERTS}
     stops = ("</s>", "Question:", "<|im_end|>")
     return [
         _task(f"gpqa_{name}_cot_zeroshot", prompt=lambda doc: f"{asked(doc)}\n{THOUGHT}", stop=stops[:1], **zero_shot),

@@ -12,7 +12,7 @@ import re
 import yaml
 
 from evalkit.errors import PluginError
-from evalkit.tasks import DatasetSpec, Group, Metric, MultipleChoice
+from evalkit.tasks import NO_EXAMPLES, DatasetSpec, Group, Metric, MultipleChoice
 from evalkit.tasks.texts import package_file
 from evalkit_tasks_knowledge.mass import true_mass
 
@@ -36,6 +36,7 @@ def _choices(name: str, version: str, targets: str, metric: str | Metric) -> Mul
         version=version,
         dataset=DatasetSpec("truthfulqa/truthful_qa", "multiple_choice", rows={"validation": 817}),
         validation_split="validation",
+        fewshot=NO_EXAMPLES,
         text_fields=("question",),
         prompt=lambda doc: f"{examples()}\n\nQ: {doc['question']}\nA:",
         choices=lambda doc: doc[targets]["choices"],

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from evalkit.tasks import DatasetSpec, Generate, Metric
+from evalkit.tasks import NO_EXAMPLES, DatasetSpec, Generate, Metric
 from evalkit.tasks.fewshot import Doc
 from evalkit.tasks.scored import ScoredGeneration
 from evalkit_tasks_knowledge.similarity import MEASURES, load_scorers, similarities
@@ -58,6 +58,7 @@ GEN = Generate(
     version="3.0",
     dataset=DatasetSpec("truthfulqa/truthful_qa", "generation", rows={"validation": 817}),
     validation_split="validation",
+    fewshot=NO_EXAMPLES,
     prepare=_answers,
     # No "A:" behind the question: the model has to write it, and it counts as a part of the answer.
     prompt=lambda doc: f"{examples()}\n\nQ: {doc['question']}",

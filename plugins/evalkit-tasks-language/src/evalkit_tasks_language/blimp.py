@@ -5,7 +5,7 @@ Equal to `blimp_<paradigm>` 1.0 and the group `blimp` 2.0 of lm-evaluation-harne
 
 from __future__ import annotations
 
-from evalkit.tasks import DatasetSpec, Group, MultipleChoice
+from evalkit.tasks import NO_EXAMPLES, DatasetSpec, Group, MultipleChoice
 from evalkit_tasks_language.paradigms import PARADIGMS
 
 
@@ -15,6 +15,7 @@ def _paradigm(name: str) -> MultipleChoice:
         version="1.0",
         dataset=DatasetSpec("nyu-mll/blimp", name, rows={"train": 1000}),
         validation_split="train",
+        fewshot=NO_EXAMPLES,
         # Whole sentences without context: where they differ in length, the shorter one has the advantage.
         choices=lambda doc: (doc["sentence_good"], doc["sentence_bad"]),
         gold=lambda doc: 0,

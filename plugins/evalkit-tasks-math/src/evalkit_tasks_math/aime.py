@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from evalkit.tasks import DatasetSpec, FewShot, Generate
+from evalkit.tasks import NO_EXAMPLES, DatasetSpec, Generate
 from evalkit.tasks.fewshot import Doc
 from evalkit_tasks_math.judged import JUDGED_MATCH
 from evalkit_tasks_math.latex_answers import between_dollars, last_box, same_answer, unboxed
@@ -33,7 +33,7 @@ def _task(name: str, dataset: DatasetSpec, split: str, question: str, answer: st
         dataset=dataset,
         train_split=split,
         test_split=split,
-        fewshot=FewShot(split=split),
+        fewshot=NO_EXAMPLES,
         prompt=lambda doc: f"Question: {doc[question]}\nAnswer:",
         answer=lambda doc: str(doc[answer]),
         stop=("Question:", "</s>", "<|im_end|>", "<|eot_id|>"),

@@ -7,7 +7,7 @@ lm-evaluation-harness 0.4.13.
 
 from __future__ import annotations
 
-from evalkit.tasks import DatasetSpec, FewShot, Generate, Metric, regex
+from evalkit.tasks import NO_EXAMPLES, DatasetSpec, FewShot, Generate, Metric, regex
 from evalkit.tasks.metrics import exact_match
 
 MAIN = DatasetSpec("openai/gsm8k", "main", rows={"test": 1319})
@@ -43,7 +43,7 @@ def _step_by_step(name: str, dataset: DatasetSpec, train_split: str) -> Generate
         dataset=dataset,
         train_split=train_split,
         test_split="test",
-        fewshot=FewShot(split=train_split),
+        fewshot=NO_EXAMPLES,
         text_fields=("question",),
         prompt=lambda doc: f"Q: {doc['question']}\nA: Let's think step by step.",
         answer=lambda doc: doc["answer"],

@@ -5,7 +5,7 @@ Equal to `bbh_zeroshot_*` 3.0 of lm-evaluation-harness 0.4.13.
 
 from __future__ import annotations
 
-from evalkit.tasks import Generate, Metric
+from evalkit.tasks import NO_EXAMPLES, Generate, Metric
 from evalkit.tasks.metrics import exact_match
 from evalkit_tasks_reasoning.extract import extractor
 from evalkit_tasks_reasoning.subtasks import SUBTASKS, dataset, texts
@@ -20,6 +20,7 @@ def task(subtask: str) -> Generate:
         version="3.0",
         dataset=dataset(subtask),
         test_split="test",
+        fewshot=NO_EXAMPLES,
         description=texts("zeroshot", subtask).description,
         text_fields=("input",),
         prompt=lambda doc: f"Q: {doc['input']}\nA:",
