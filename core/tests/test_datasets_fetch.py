@@ -69,7 +69,7 @@ def test_tasks_need_documents_and_examples_each_once() -> None:
 def test_what_is_fetched_is_read_back(hub: dict[str, Any], tmp_path: Path) -> None:
     """Every character of it, from the mirror's layout; a second time nothing is fetched."""
     wanted = needed([_choice()])
-    assert [outcome for _, outcome in fetch(wanted, tmp_path)] == ["3 documents", "1 documents"]
+    assert [item.outcome for item in fetch(wanted, tmp_path)] == ["3 documents", "1 documents"]
     assert list(load_split(DATA, "test", str(tmp_path))) == hub["test"]
     manifest = json.loads((tmp_path / "manifest.json").read_text(encoding="utf-8"))
     assert [entry["path"] for entry in manifest["files"]] == [
@@ -77,7 +77,7 @@ def test_what_is_fetched_is_read_back(hub: dict[str, Any], tmp_path: Path) -> No
         "org/facts/easy/train.jsonl.gz",
     ]
     assert {"hub_id", "config", "split", "rows", "sha256", "revision", "fetched"} <= set(manifest["files"][0])
-    assert {outcome for _, outcome in fetch(wanted, tmp_path)} == {"already there"}
+    assert {item.outcome for item in fetch(wanted, tmp_path)} == {"already there"}
 
 
 def test_the_same_documents_make_the_same_file(hub: dict[str, Any], tmp_path: Path) -> None:
@@ -91,18 +91,28 @@ def test_the_same_documents_make_the_same_file(hub: dict[str, Any], tmp_path: Pa
 def test_half_a_download_is_not_kept(hub: dict[str, Any], tmp_path: Path) -> None:
     """A split of the wrong length is refused before a file is written."""
     del hub["test"][1]
-    with pytest.raises(DataError, match=r"came with 2 documents where 3 belong"):
-        list(fetch(needed([_page()]), tmp_path))
+    (found,) = fetch(needed([_page()]), tmp_path)
+    assert "came with 2 documents where 3 belong" in str(found.error)
     assert not list(tmp_path.rglob("*.gz*"))
 
 
 def test_a_missing_split_of_examples_is_left_out(hub: dict[str, Any], tmp_path: Path) -> None:
     """Only examples would miss it; an evaluated split must be there."""
     del hub["train"]
-    outcomes = {item.split: outcome for item, outcome in fetch(needed([_choice()]), tmp_path)}
-    assert outcomes == {"test": "3 documents", "train": "left out: no split train"}
-    with pytest.raises(DatasetNotFoundError, match="no split train"):
-        list(fetch([Needed(DATA, "train", is_evaluated=True)], tmp_path))
+    found = list(fetch(needed([_choice()]), tmp_path))
+    assert [(item.outcome, item.error) for item in found] == [
+        ("3 documents", None),
+        ("left out: no split train", None),
+    ]
+    (evaluated,) = fetch([Needed(DATA, "train", is_evaluated=True)], tmp_path)
+    assert isinstance(evaluated.error, DatasetNotFoundError)
+
+
+def test_a_split_that_cannot_be_had_keeps_no_other_back(hub: dict[str, Any], tmp_path: Path) -> None:
+    """A data set that wants consent stands first as a rule, by the alphabet."""
+    gone = Needed(DatasetSpec("org/facts", "gated"), "gone", is_evaluated=True)
+    assert [bool(item.error) for item in fetch([gone, *needed([_page()])], tmp_path)] == [True, False]
+    assert list(load_split(DATA, "test", str(tmp_path))) == hub["test"]
 
 
 def test_damage_is_noticed_and_mended(hub: dict[str, Any], tmp_path: Path) -> None:
@@ -117,7 +127,7 @@ def test_damage_is_noticed_and_mended(hub: dict[str, Any], tmp_path: Path) -> No
         "org/facts/easy/test.jsonl.gz": "changed since it was fetched",
         "org/facts/easy/train.jsonl.gz": "missing",
     }
-    assert [outcome for _, outcome in fetch(wanted, tmp_path)] == ["3 documents", "1 documents"]
+    assert [item.outcome for item in fetch(wanted, tmp_path)] == ["3 documents", "1 documents"]
     assert {item.fault for item in check_all(Manifest.read(tmp_path))} == {None}
 
 
@@ -142,5 +152,5 @@ def test_a_damaged_manifest_is_named(tmp_path: Path, text: str) -> None:
 def test_documents_that_json_cannot_hold(hub: dict[str, Any], tmp_path: Path) -> None:
     """Pictures, for example, are not written as something else."""
     hub["test"][0]["image"] = b"..."
-    with pytest.raises(DataError, match=r"holds values that JSON cannot"):
-        list(fetch(needed([_page()]), tmp_path))
+    (found,) = fetch(needed([_page()]), tmp_path)
+    assert "holds values that JSON cannot" in str(found.error)

@@ -32,15 +32,21 @@ def get(
     ],
     data_dir: DATA_DIR = None,
 ) -> None:
-    """Fetch what tasks need into a mirror; runs then read it with --data-dir and need no network."""
+    """Fetch what tasks need into a mirror, which runs read with --data-dir; status 1 where something is missing."""
     from evalkit.datasets.fetch import fetch
     from evalkit.runs.plan import load_tasks
     from evalkit.tasks.splits import needed
 
     folder = _folder(data_dir)
-    for item, outcome in fetch(needed(load_tasks(tasks)), folder):
-        typer.echo(f"{item.dataset.label}, {item.split}: {outcome}")
+    failed = []
+    for item in fetch(needed(load_tasks(tasks)), folder):
+        name = f"{item.needed.dataset.label}, {item.needed.split}"
+        typer.echo(f"{name}: {item.outcome}")
+        failed += [name] if item.error else []
     typer.echo(f"Use it with: --data-dir {folder}")
+    if failed:
+        typer.echo(f"error: {len(failed)} missing, for the reasons above: {'; '.join(failed)}", err=True)
+        raise typer.Exit(EXIT_FAULTY)
 
 
 def verify(

@@ -39,22 +39,26 @@ class Checked:
     fault: str | None
 
 
-def fetch(wanted: Sequence[Needed], folder: Path) -> Iterator[tuple[Needed, str]]:
-    """Fetch each split that the mirror lacks; yields what became of it. Raises DataError for an evaluated one."""
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What became of a split; `error` says why a run will miss it."""
+
+    needed: Needed
+    outcome: str
+    error: DataError | None = None
+
+
+def fetch(wanted: Sequence[Needed], folder: Path) -> Iterator[Fetched]:
+    """Fetch each split that the mirror lacks. One that cannot be had keeps no other back."""
     manifest = Manifest.read(folder)
     for item in wanted:
-        if is_whole(item, manifest):
-            yield item, "already there"
-            continue
         try:
-            rows = _fetch_one(item, manifest)
-        except DatasetNotFoundError as error:
-            if item.is_evaluated:
-                raise
+            outcome = "already there" if is_whole(item, manifest) else f"{_fetch_one(item, manifest)} documents"
+            yield Fetched(item, outcome)
+        except DataError as error:
             # Examples may be drawn from a split that a data set does not have, as long as none are asked for.
-            yield item, f"left out: {error}"
-            continue
-        yield item, f"{rows} documents"
+            is_harmless = isinstance(error, DatasetNotFoundError) and not item.is_evaluated
+            yield Fetched(item, f"left out: {error}") if is_harmless else Fetched(item, f"failed: {error}", error)
 
 
 def is_whole(item: Needed, manifest: Manifest) -> bool:
