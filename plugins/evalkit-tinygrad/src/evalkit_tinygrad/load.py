@@ -13,7 +13,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 from tinygrad import Device
-from tinygrad.helpers import DEV, getenv
+from tinygrad.helpers import DEV, Context, Target, getenv
 from tinygrad.llm.gguf import gguf_load
 from tinygrad.llm.model import Transformer, TransformerBlock
 from tinygrad.nn.state import get_state_dict
@@ -62,10 +62,19 @@ def checked_file(name: str) -> Path:
     return path
 
 
+@contextmanager
+def using(device: str | None) -> Iterator[None]:
+    """Within it, tinygrad's device is this one: it is one setting for the whole process. Raises ConfigError."""
+    try:
+        context = Context(DEV=DEV.value if device is None else [Target.parse(part) for part in device.split(";")])
+    except RuntimeError as error:
+        raise ConfigError(f"tinygrad cannot use {device}: {one_line(error, 200)}") from error
+    with context:
+        yield
+
+
 def choose_device(engine: Tinygrad) -> str:
-    """Make tinygrad use the device. Raises ConfigError, MissingDependencyError."""
-    if engine.device:
-        DEV.value = engine.device
+    """The name of the device in use. Raises ConfigError, MissingDependencyError."""
     try:
         name: str = Device.DEFAULT
         Device[name]
@@ -76,6 +85,13 @@ def choose_device(engine: Tinygrad) -> str:
             "tinygrad compiles for the CPU with clang, which is not installed. Install it with: apt install clang"
         )
     return name
+
+
+def free_kept_memory(device: str) -> None:
+    """Give back the buffers that tinygrad keeps for later tensors."""
+    allocator = Device[device].allocator
+    if hasattr(allocator, "free_cache"):
+        allocator.free_cache()
 
 
 def weights_dtype(engine: Tinygrad, model: Model, device: str) -> str:

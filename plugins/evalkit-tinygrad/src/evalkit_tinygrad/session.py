@@ -15,12 +15,20 @@ from evalkit.gguf_tokenizers import gguf_tokenizer
 from evalkit.model import Model
 from evalkit.tokenizers import HFTokenizer, load_template, load_tokenizer
 from evalkit_tinygrad.engine import Tinygrad
-from evalkit_tinygrad.load import choose_device, load_model, rotary_angles, weights_dtype
+from evalkit_tinygrad.load import (
+    choose_device,
+    free_kept_memory,
+    load_model,
+    rotary_angles,
+    using,
+    weights_dtype,
+)
 from evalkit_tinygrad.passes import Passes
 
 DEFAULT_LENGTH = 4096
-SMALL_PASS = 32
-"""Tokens of the passes that generation takes."""
+SMALL_PASSES = (4, 8, 16, 24, 32, 48, 64)
+"""Tokens of the passes that generation takes: each costs seconds to compile, at first use, and a step less padding."""
+DRAFTED_PASS = 32
 HIDDEN = np.float32(-1e30)
 """What is added to the scores of what a token does not see: finite, because a padded token sees nothing."""
 END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
@@ -30,13 +38,14 @@ class TinygradSession(CellSession):
     """A loaded model, and cells for as many tokens as the work at hand needs."""
 
     rows = 16
-    drafted_pass = SMALL_PASS
+    drafted_pass = DRAFTED_PASS
 
     def __init__(self, engine: Tinygrad, model: Model) -> None:
         self.engine = engine
-        self.device = choose_device(engine)
-        self.dtype = weights_dtype(engine, model, self.device)
-        self.model, header, factors = load_model(model, self.device, self.dtype)
+        with using(engine.device):
+            self.device = choose_device(engine)
+            self.dtype = weights_dtype(engine, model, self.device)
+            self.model, header, factors = load_model(model, self.device, self.dtype)
         tokenizer = _tokenizer(model, header)
         trained = int(self.model.max_context)
         super().__init__(
@@ -52,8 +61,9 @@ class TinygradSession(CellSession):
         self.architecture = str(header["general.architecture"])
         self.draft_tokens = engine.draft_tokens
         largest = engine.batch_tokens
-        # Each is compiled once. With only the largest, a third of all tokens would be padding.
-        self._sizes = sorted({min(SMALL_PASS, largest), -(-largest // 2), -(-3 * largest // 4), largest})
+        # Each is compiled once, when it is first needed. With only the largest, most tokens would be padding.
+        quarters = (-(-part * largest // 4) for part in (2, 3, 4))
+        self._sizes = sorted({*(size for size in SMALL_PASSES if size < largest), *quarters})
         self._angles = rotary_angles(self.model.blk[0].config, self.max_length, factors)
         self._passes: Passes | None = None
         self._capacity = 0
@@ -88,6 +98,12 @@ class TinygradSession(CellSession):
     def _pass(
         self, tokens: NDArray[np.int64], positions: NDArray[np.int64], mask: NDArray[np.bool_], rows: NDArray[np.int64]
     ) -> NDArray[np.float32]:
+        with using(self.engine.device):
+            return self._compute(tokens, positions, mask, rows)
+
+    def _compute(
+        self, tokens: NDArray[np.int64], positions: NDArray[np.int64], mask: NDArray[np.bool_], rows: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
         if self._passes is None:
             self._passes = Passes(self.model, self._capacity, jit=self.engine.jit, beam=self.engine.beam)
         size = len(tokens)
@@ -105,7 +121,8 @@ class TinygradSession(CellSession):
         """Keep these cells; those behind are overwritten by the next pass."""
         if len(cells) and cells[-1] + 1 != len(cells):
             assert self._passes is not None
-            self._passes.move(cells)
+            with using(self.engine.device):
+                self._passes.move(cells)
         self._used = len(cells)
 
     # ── life ────────────────────────────────────────────────────────────────────────────────────────────
@@ -124,6 +141,7 @@ class TinygradSession(CellSession):
         """Release the model."""
         self.model = None
         self._free()
+        free_kept_memory(self.device)
 
     def describe_execution(self) -> dict[str, Any]:
         """Device, precision and batching in use."""
