@@ -32,18 +32,38 @@ ROPE = {
     "yarn": api.LLAMA_ROPE_SCALING_TYPE_YARN,
     "longrope": api.LLAMA_ROPE_SCALING_TYPE_LONGROPE,
 }
+BF16 = 30
+"""ggml's number of the type, which llama-cpp-python does not name."""
+ROTARY = (
+    "rope_freq_base",
+    "rope_freq_scale",
+    "yarn_orig_ctx",
+    "yarn_ext_factor",
+    "yarn_attn_factor",
+    "yarn_beta_fast",
+    "yarn_beta_slow",
+)
+"""Options that llama.cpp knows by the same names; it takes the model's own where they are left out."""
 
 
 class Context:
     """Room for `cells` tokens of `sequences`, until `close`. `exact` means float32 where options leave it open."""
 
     def __init__(
-        self, handle: Any, engine: LlamaCpp, cells: int, *, exact: bool, sequences: int = MOST_SEQUENCES
+        self,
+        handle: Any,
+        engine: LlamaCpp,
+        cells: int,
+        *,
+        exact: bool,
+        on_gpu: bool,
+        sequences: int = MOST_SEQUENCES,
     ) -> None:
         self.cells, self.sequences = cells, sequences
         self.vocabulary: int = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(handle))
+        params = context_params(engine, cells, sequences, exact=exact, on_gpu=on_gpu)
         with logs.listening() as said:
-            self._context = llama_cpp.llama_init_from_model(handle, _params(engine, cells, exact, sequences))
+            self._context = llama_cpp.llama_init_from_model(handle, params)
         if not self._context:
             cause = said[0] if said else "it does not say why"
             problem = f"llama.cpp cannot make a context of {cells} tokens: {cause}"
@@ -110,11 +130,18 @@ def flash_attention(engine: LlamaCpp, exact: bool) -> str:
     return "off" if engine.flash_attn == "auto" and exact else engine.flash_attn
 
 
+def cache_type(name: str) -> int:
+    """The number that ggml has for a type."""
+    number: int = BF16 if name == "bf16" else getattr(api, f"GGML_TYPE_{name.upper()}")
+    return number
+
+
 def _pointer(array: NDArray[Any], kind: Any) -> Any:
     return array.ctypes.data_as(ctypes.POINTER(kind))
 
 
-def _params(engine: LlamaCpp, cells: int, exact: bool, sequences: int) -> Any:
+def context_params(engine: LlamaCpp, cells: int, sequences: int, *, exact: bool, on_gpu: bool) -> Any:
+    """llama.cpp's parameters of a context."""
     params = llama_cpp.llama_context_default_params()
     params.n_ctx = cells
     params.n_batch, params.n_ubatch = engine.n_batch, min(engine.n_ubatch, engine.n_batch)
@@ -127,13 +154,15 @@ def _params(engine: LlamaCpp, cells: int, exact: bool, sequences: int) -> Any:
     params.n_threads_batch = engine.n_threads_batch or engine.n_threads or cores
     params.flash_attn_type = FLASH[flash_attention(engine, exact)]
     params.offload_kqv = engine.offload_kqv
+    # Else large products of matrices would go to a GPU although no layer is there.
+    params.op_offload = on_gpu
     usual = "f32" if exact else "f16"
     for side in ("type_k", "type_v"):
         name = getattr(engine, side)
-        setattr(params, side, getattr(api, f"GGML_TYPE_{(usual if name == 'auto' else name).upper()}"))
+        setattr(params, side, cache_type(usual if name == "auto" else name))
     if engine.rope_scaling is not None:
         params.rope_scaling_type = ROPE[engine.rope_scaling]
-    for name in ("rope_freq_base", "rope_freq_scale", "yarn_orig_ctx"):
+    for name in ROTARY:
         if getattr(engine, name) is not None:
             setattr(params, name, getattr(engine, name))
     return params

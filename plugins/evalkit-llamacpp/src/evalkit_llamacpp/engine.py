@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Ge
 
 from evalkit.engine import BaseEngine, BaseInferenceSession
 from evalkit.errors import MissingDependencyError
@@ -13,7 +15,8 @@ from evalkit.options import NotNegative, Positive
 Device = Literal["auto", "cpu", "cuda", "metal"]
 Switch = Literal["auto", "on", "off"]
 SplitMode = Literal["none", "layer", "row"]
-CacheType = Literal["auto", "f32", "f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
+CacheType = Literal["auto", "f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
+Layers = Annotated[int, Ge(-1)]
 RopeScaling = Literal["none", "linear", "yarn", "longrope"]
 
 
@@ -22,8 +25,8 @@ class LlamaCpp(BaseEngine):
     """Evaluates GGUF models with llama.cpp.
 
     `n_ctx` is the longest text, by default the model's own up to 8192 tokens. `n_batch` is the budget of tokens in a
-    pass, `n_ubatch` what is computed at once. `n_gpu_layers` None is all of them on a GPU. `flash_attn`, `type_k` and
-    `type_v` "auto" compute attention in float32 for a float32 model, else as llama.cpp chooses. `extra_buffers`
+    pass, `n_ubatch` what is computed at once. `n_gpu_layers` None or -1 is all of them on a GPU. `flash_attn`, `type_k`
+    and `type_v` "auto" compute attention in float32 for a float32 model, else as llama.cpp chooses. `extra_buffers`
     "auto" repacks weights for the processor, but not where llama.cpp's AMX kernels would be used: they crash.
     `share_prefixes` computes what prompts have in common once; `draft_tokens` is how many tokens generation may guess
     ahead from repetitions in a text: the model checks each.
@@ -35,7 +38,7 @@ class LlamaCpp(BaseEngine):
     n_threads: Positive | None = None
     n_threads_batch: Positive | None = None
     device: Device = "auto"
-    n_gpu_layers: NotNegative | None = None
+    n_gpu_layers: Layers | None = None
     main_gpu: NotNegative = 0
     split_mode: SplitMode = "layer"
     tensor_split: list[float] | None = None
@@ -49,6 +52,10 @@ class LlamaCpp(BaseEngine):
     rope_freq_base: float | None = None
     rope_freq_scale: float | None = None
     yarn_orig_ctx: Positive | None = None
+    yarn_ext_factor: float | None = None
+    yarn_attn_factor: float | None = None
+    yarn_beta_fast: float | None = None
+    yarn_beta_slow: float | None = None
     extra_buffers: Switch = "auto"
     share_prefixes: bool = True
     draft_tokens: NotNegative = 8

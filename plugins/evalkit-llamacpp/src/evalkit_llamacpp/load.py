@@ -21,8 +21,10 @@ from evalkit_llamacpp.engine import LlamaCpp
 log = logging.getLogger(__name__)
 
 SPLIT_MODES = {"none": api.LLAMA_SPLIT_MODE_NONE, "layer": api.LLAMA_SPLIT_MODE_LAYER, "row": api.LLAMA_SPLIT_MODE_ROW}
-ALL_F32 = 0
-"""The file type, as GGUF numbers them, of a model without any quantized or half-precision weights."""
+NO_DEVICES = (ctypes.c_void_p * 1)(None)
+"""A list of GPUs that ends at once: llama.cpp would else use one for large products, without any layer there."""
+REGISTERED = {"cuda": rb"\bCUDA :", "metal": rb"\b(MTL|Metal) :"}
+"""How llama.cpp's description of itself names what it is built for."""
 
 ADVICE = {
     "dtype": "A GGUF file has the precision of its weights: give one of another quantization with --model",
@@ -40,7 +42,7 @@ def load_model(engine: LlamaCpp, model: Model, *, on_gpu: bool) -> Any:
     llama_cpp.llama_backend_init()
     if not on_gpu:
         _check_memory(path)
-    params = _params(engine, on_gpu)
+    params = model_params(engine, on_gpu=on_gpu)
     with logs.listening() as said:
         handle = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
     if not handle:
@@ -102,17 +104,31 @@ def uses_gpu(engine: LlamaCpp) -> bool:
         return False
     supported = bool(llama_cpp.llama_supports_gpu_offload())
     if engine.device != "auto" and not supported:
-        log.warning(
-            "this build of llama.cpp has no %s: the model runs on the CPU. Build llama-cpp-python with "
-            'CMAKE_ARGS="-DGGML_%s=on"',
-            engine.device,
-            engine.device.upper(),
-        )
+        _tell_missing(engine.device)
     return supported
 
 
-def _params(engine: LlamaCpp, on_gpu: bool) -> Any:
+def _tell_missing(device: str) -> None:
+    if re.search(REGISTERED[device], llama_cpp.llama_print_system_info()):
+        log.warning(
+            "llama.cpp is built for %s but finds no such device: the model runs on the CPU. Check the driver, and "
+            "what CUDA_VISIBLE_DEVICES lets it see",
+            device,
+        )
+        return
+    log.warning(
+        "this build of llama.cpp has no %s: the model runs on the CPU. Build llama-cpp-python with "
+        'CMAKE_ARGS="-DGGML_%s=on"',
+        device,
+        device.upper(),
+    )
+
+
+def model_params(engine: LlamaCpp, *, on_gpu: bool) -> Any:
+    """llama.cpp's parameters of a model. Raises ConfigError."""
     params = llama_cpp.llama_model_default_params()
+    if not on_gpu:
+        params.devices = ctypes.cast(NO_DEVICES, ctypes.c_void_p)
     params.n_gpu_layers = 0 if not on_gpu else -1 if engine.n_gpu_layers is None else engine.n_gpu_layers
     params.main_gpu = engine.main_gpu
     params.split_mode = SPLIT_MODES[engine.split_mode]
@@ -151,6 +167,18 @@ def metadata(handle: Any, key: str) -> str | None:
     buffer = ctypes.create_string_buffer(256)
     length = llama_cpp.llama_model_meta_val_str(handle, key.encode(), buffer, len(buffer))
     return buffer.value.decode(errors="replace") if length >= 0 else None
+
+
+def description(handle: Any) -> str:
+    """The kind of model and of its weights, in llama.cpp's words."""
+    buffer = ctypes.create_string_buffer(128)
+    llama_cpp.llama_model_desc(handle, buffer, len(buffer))
+    return buffer.value.decode(errors="replace")
+
+
+def is_float32(handle: Any) -> bool:
+    """Whether no weights are quantized or of half precision; a file that does not say so is judged by its tensors."""
+    return "all F32" in description(handle)
 
 
 def _cause(said: list[str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import llama_cpp
 
 from evalkit import decoding
-from evalkit.errors import ConfigError
+from evalkit.errors import ConfigError, ModelError
 from evalkit.model import Model
 from evalkit.requests import GenerationOutput
 from evalkit.scoring import ScoredTokens, Scores, Span, Tokenizer
@@ -23,8 +22,8 @@ from evalkit_llamacpp import forest
 from evalkit_llamacpp.context import MOST_SEQUENCES, Context, flash_attention
 from evalkit_llamacpp.decoder import LlamaCppDecoder
 from evalkit_llamacpp.engine import LlamaCpp
-from evalkit_llamacpp.load import ALL_F32, extra_buffers, load_model, metadata, uses_gpu
-from evalkit_llamacpp.tokenizer import GGUFTokenizer
+from evalkit_llamacpp.load import description, extra_buffers, is_float32, load_model, metadata, uses_gpu
+from evalkit_llamacpp.tokenizer import CLOSED, GGUFTokenizer
 
 DEFAULT_LENGTH = 8192
 ROWS = {"cpu": 32, "gpu": 128}
@@ -42,7 +41,7 @@ class LlamaCppSession(TokenSession):
         self._context: Context | None = None
         self.device = "gpu" if uses_gpu(engine) else "cpu"
         self.model: Any = load_model(engine, model, on_gpu=self.device == "gpu")
-        self.is_exact = metadata(self.model, "general.file_type") == str(ALL_F32)
+        self.is_exact = is_float32(self.model)
         """Whether the weights are float32, so that rounding elsewhere would show."""
         try:
             super().__init__(self._tokenizer(model), max_length=self._max_length(model), batch_tokens=engine.n_batch)
@@ -91,7 +90,14 @@ class LlamaCppSession(TokenSession):
         if self._context is None:
             # In steps, so that tasks of like lengths keep one context.
             cells = -(-self._cells // 256) * 256
-            self._context = Context(self.model, self.engine, cells, exact=self.is_exact, sequences=self.sequences)
+            self._context = Context(
+                self._opened(),
+                self.engine,
+                cells,
+                exact=self.is_exact,
+                on_gpu=self.device == "gpu",
+                sequences=self.sequences,
+            )
         self._context.clear()
         return self._context
 
@@ -160,17 +166,25 @@ class LlamaCppSession(TokenSession):
         """Release the model."""
         self._free_context()
         if self.model is not None:
+            if isinstance(tokenizer := getattr(self, "tokenizer", None), GGUFTokenizer):
+                tokenizer.close()
             llama_cpp.llama_model_free(self.model)
             self.model = None
 
+    def _opened(self) -> Any:
+        """The model's handle. Raises ModelError once closed."""
+        if self.model is None:
+            raise ModelError(CLOSED)
+        return self.model
+
     def describe_execution(self) -> dict[str, Any]:
-        """Device, quantization, cache and batching in use."""
-        engine = self.engine
+        """Device, quantization, cache and batching in use. Raises ModelError once closed."""
+        engine, handle = self.engine, self._opened()
         return {
             "backend": "llama.cpp",
             "llama_cpp_python": version("llama-cpp-python"),
-            "architecture": metadata(self.model, "general.architecture"),
-            "model": self._description(),
+            "architecture": metadata(handle, "general.architecture"),
+            "model": description(handle),
             "device": self.device,
             "max_length": self.max_length,
             "n_batch": engine.n_batch,
@@ -180,8 +194,3 @@ class LlamaCppSession(TokenSession):
             "scoring": "prefix forest" if self.shares_prefixes else "one text at a time",
             "generation": "continuous, guessing ahead" if self.draft_tokens else "continuous",
         }
-
-    def _description(self) -> str:
-        buffer = ctypes.create_string_buffer(128)
-        llama_cpp.llama_model_desc(self.model, buffer, len(buffer))
-        return buffer.value.decode(errors="replace")

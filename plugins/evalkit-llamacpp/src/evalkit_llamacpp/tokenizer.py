@@ -9,8 +9,10 @@ from typing import Any
 import llama_cpp
 
 from evalkit.chat_templates import TemplateTokenizer
+from evalkit.errors import ModelError
 from evalkit_llamacpp.load import metadata
 
+CLOSED = "this session of the llamacpp engine is closed. Build the model anew"
 END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
 
 
@@ -18,7 +20,7 @@ class GGUFTokenizer(TemplateTokenizer):
     """A tokenizer over a model's handle."""
 
     def __init__(self, handle: Any, chat_template: str | None) -> None:
-        self._vocabulary = llama_cpp.llama_model_get_vocab(handle)
+        self._vocabulary: Any = llama_cpp.llama_model_get_vocab(handle)
         self._is_bpe = metadata(handle, "tokenizer.ggml.model") == "gpt2"
         self._pieces: dict[tuple[int, bool], bytes] = {}
         self.vocab_size: int = llama_cpp.llama_vocab_n_tokens(self._vocabulary)
@@ -33,6 +35,16 @@ class GGUFTokenizer(TemplateTokenizer):
         own = llama_cpp.llama_model_chat_template(handle, None)
         self.chat_template = chat_template or (own.decode(errors="replace") if own else None)
 
+    def close(self) -> None:
+        """Forget the vocabulary, which is freed with its model."""
+        self._vocabulary = None
+
+    def _opened(self) -> Any:
+        """The vocabulary. Raises ModelError once the session is closed."""
+        if self._vocabulary is None:
+            raise ModelError(CLOSED)
+        return self._vocabulary
+
     def encode_batch(self, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
         """Token ids of each text; none is added to a text that begins with the prefix token already."""
         return [self._encode(text, special and not text.startswith(self._prefix_text)) for text in texts]
@@ -44,6 +56,7 @@ class GGUFTokenizer(TemplateTokenizer):
 
     def _join(self, ids: Sequence[int], skip_special: bool) -> bytes:
         """The bytes of each token: llama.cpp's own way takes spaces away before what looks like punctuation."""
+        self._opened()
         return b"".join(self._piece(token, skip_special) for token in ids)
 
     def _piece(self, token: int, skip_special: bool) -> bytes:
@@ -52,7 +65,7 @@ class GGUFTokenizer(TemplateTokenizer):
             size = 256
             while True:
                 buffer = ctypes.create_string_buffer(size)
-                length = llama_cpp.llama_token_to_piece(self._vocabulary, token, buffer, size, 0, not skip_special)
+                length = llama_cpp.llama_token_to_piece(self._opened(), token, buffer, size, 0, not skip_special)
                 if length >= 0:
                     break
                 size = -length
@@ -65,9 +78,7 @@ class GGUFTokenizer(TemplateTokenizer):
         while True:
             buffer = ctypes.create_string_buffer(size)
             # Not "remove special": that is about what encoding adds at both ends.
-            length = llama_cpp.llama_detokenize(
-                self._vocabulary, tokens, len(ids), buffer, size, False, not skip_special
-            )
+            length = llama_cpp.llama_detokenize(self._opened(), tokens, len(ids), buffer, size, False, not skip_special)
             if length >= 0:
                 return buffer.raw[:length]
             size = -length
@@ -77,7 +88,7 @@ class GGUFTokenizer(TemplateTokenizer):
         room = len(raw) + 8
         tokens = (llama_cpp.llama_token * room)()
         # Special tokens that are written out in the text count as such, as with Hugging Face tokenizers.
-        count = llama_cpp.llama_tokenize(self._vocabulary, raw, len(raw), tokens, room, special, True)
+        count = llama_cpp.llama_tokenize(self._opened(), raw, len(raw), tokens, room, special, True)
         return list(tokens[:count])
 
     def _spell(self, token: int) -> str:
