@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +18,7 @@ from evalkit.model import Model
 from evalkit.requests import LoglikelihoodRequest
 from evalkit.testing.tiny import SMALL
 from evalkit.testing.tiny_files import make_tokenizer
+from evalkit_openvino import export
 from evalkit_openvino.engine import OpenVINO
 from evalkit_openvino.export import exported
 from evalkit_openvino.session import OpenVINOSession, layer_windows
@@ -81,6 +84,25 @@ def test_an_exported_folder_without_configuration_is_refused(ready: Path, tmp_pa
     assert "config.json" in refused(folder)
     (folder / "config.json").unlink()
     assert "has no config.json" in refused(folder)
+
+
+def test_an_export_is_made_once(llama: OpenVINOSession, llama_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second build takes what the first has exported."""
+    monkeypatch.setattr(export, "_export", None)
+    with OpenVINO().build(Model(str(llama_path))) as session:
+        assert session.loglikelihood([PAIR])[0].logprob == pytest.approx(llama.loglikelihood([PAIR])[0].logprob)
+
+
+def test_an_exporter_that_is_killed_is_told(llama_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its signal and the likely cause, not with the last line that it happened to print."""
+    folder = tmp_path / "model"
+    shutil.copytree(llama_path, folder)
+    killed = subprocess.CompletedProcess([], -signal.SIGKILL, "", "Loading weights: 40%")
+    monkeypatch.setattr(subprocess, "run", lambda *args, **options: killed)
+    message = refused(folder)
+    assert "SIGKILL" in message
+    assert "memory" in message
+    assert "40%" not in message
 
 
 def test_a_model_without_states_is_refused(ready: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import shutil
+import signal
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -16,6 +17,7 @@ from filelock import FileLock
 from evalkit.cache import cache_dir
 from evalkit.errors import ConfigError, EvalkitError, MissingDependencyError, ModelError, ModelNotFoundError
 from evalkit.model import Model
+from evalkit.processes import CAUSES
 from evalkit_openvino.convert import Status
 from evalkit_openvino.engine import OpenVINO
 
@@ -111,6 +113,8 @@ def _export(engine: OpenVINO, model: Model, target: Path) -> None:
 
 
 def _failure(model: Model, done: subprocess.CompletedProcess[str]) -> EvalkitError:
+    if done.returncode < 0:
+        return _killed(model, done.returncode)
     lines = done.stdout.strip().splitlines() or done.stderr.strip().splitlines()
     cause = lines[-1][:200] if lines else f"the exporter ended with status {done.returncode}"
     if done.returncode == Status.NO_LIBRARY:
@@ -120,3 +124,13 @@ def _failure(model: Model, done: subprocess.CompletedProcess[str]) -> EvalkitErr
     if done.returncode == Status.NOT_FOUND:
         return ModelNotFoundError(f"model {model.path!r} cannot be loaded: {cause}. Check --model")
     return ModelError(f"model {model.path!r} cannot be exported to OpenVINO: {cause}. Try --engine transformers")
+
+
+def _killed(model: Model, code: int) -> EvalkitError:
+    """What the exporter printed before says nothing of its end."""
+    number = signal.Signals(-code)
+    return ModelError(
+        f"the exporter of model {model.path!r} was ended by {number.name} ({CAUSES.get(number, 'no common cause')}). "
+        "It takes several times the memory of the weights: export on a machine with more, and give that folder with "
+        "--model"
+    )
