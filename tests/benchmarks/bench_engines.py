@@ -4,6 +4,7 @@
         [--hellaswag 200] [--gsm8k 24]
 
 Runs `evalkit run` as a user would, a fresh process a run. The first engine is what the others are compared with.
+Ends with exit status 1 where an engine has other token ids for any prompt of both jobs.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ MODEL = "smollm2-135m"
 
 
 def main() -> None:
-    """Print a table a task."""
+    """Print a table a task, then whether token ids are equal."""
     if sys.argv[1] == "--ids":
-        print(prompt_ids(*sys.argv[2:]))
+        print(prompt_ids(sys.argv[2], sys.argv[3], json.loads(sys.argv[4])))
         return
     options = parse()
     pythons = dict(word.split("=", 1) for word in options.python)
@@ -39,10 +40,26 @@ def main() -> None:
             first = first or report["answers"]
             same = sum(a == b for a, b in zip(report["answers"], first, strict=True))
             print(f"  {engine:12}  {report['line']}; agrees in {same}/{len(first)}", flush=True)
+    sys.exit(compare_ids(pythons, options))
+
+
+def compare_ids(pythons: dict[str, str], options: argparse.Namespace) -> int:
+    """Print a digest of each engine's token ids; the exit status, 1 where one differs from the first."""
+    from jobs import JOBS
+
+    chosen = {"hellaswag": options.hellaswag, "gsm8k": options.gsm8k}
+    limits = {job: max(JOBS[job][1], limit) for job, limit in chosen.items()}
+    digests = {}
     for engine, python in pythons.items():
-        command = [python, __file__, "--ids", engine, options.data_dir]
+        command = [python, __file__, "--ids", engine, options.data_dir, json.dumps(limits)]
         done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment())
-        print(f"  {engine:12}  token ids {done.stdout.strip()[-16:]}", flush=True)
+        digests[engine] = done.stdout.strip().splitlines()[-1]
+        print(f"  {engine:12}  token ids {digests[engine][-16:]}", flush=True)
+    first = next(iter(digests), "")
+    other = [engine for engine, digest in digests.items() if digest != digests[first]]
+    if other:
+        print(f"token ids of {', '.join(other)} differ from those of {first}", file=sys.stderr)
+    return int(bool(other))
 
 
 def parse() -> argparse.Namespace:
@@ -94,8 +111,8 @@ def _answer(sample: dict[str, Any]) -> Any:
     return answers
 
 
-def prompt_ids(engine: str, data_dir: str) -> str:
-    """A digest of the token ids of every prompt of both tasks, in this environment."""
+def prompt_ids(engine: str, data_dir: str, limits: dict[str, int]) -> str:
+    """A digest of the token ids of every prompt of some jobs, so many documents of each, in this environment."""
     from jobs import write_requests
 
     from evalkit.model import Model
@@ -107,8 +124,8 @@ def prompt_ids(engine: str, data_dir: str) -> str:
     digest = hashlib.sha256()
     with tempfile.TemporaryDirectory() as folder, cls().build(resolve_model(Model(MODEL), spec)) as session:
         path = Path(folder) / "requests.jsonl"
-        for job in ("hellaswag", "gsm8k"):
-            write_requests(job, data_dir, path, 24)
+        for job, limit in limits.items():
+            write_requests(job, data_dir, path, limit)
             for line in path.read_text(encoding="utf-8").split("\n"):
                 request = {name: value for name, value in json.loads(line).items() if name != "kind"}
                 if "prompt" in request:
