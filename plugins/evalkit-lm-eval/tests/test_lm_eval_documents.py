@@ -8,10 +8,15 @@ from typing import Any
 
 import pytest
 
-from evalkit.runs.plan import make_plan
+from evalkit.datasets import DatasetSpec
+from evalkit.runs.plan import load_task, make_plan
 from evalkit.runs.spec import RunSpec
+from evalkit.tasks import Task
+from evalkit.tasks.splits import needed
 
 pytest.importorskip("lm_eval", reason="needs lm-evaluation-harness: pip install lm-eval")
+
+from evalkit_lm_eval.data import described
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -37,6 +42,44 @@ def test_one_bad_document_is_left_out(fault: str, shots: int, tmp_path: Path) ->
         assert [bool(item.error) for item in planned.docs] == [False, name == "bad", False, False]
         requests[name] = [[asked.request for asked in doc] for doc in planned.ask(1234, None)]
     assert requests["bad"] == [requests["good"][0], [], *requests["good"][2:]]
+
+
+def test_picked_files_are_read_from_the_mirror_first(tmp_path: Path) -> None:
+    """A task that names files of a repository has its documents in a mirror like any other."""
+    folder = tmp_path / "allenai" / "c4" / "en"
+    folder.mkdir(parents=True)
+    (folder / "validation.jsonl").write_text(json.dumps({"text": "A page."}))
+    task = _task("c4")
+    assert task.load(task.split, str(tmp_path)) == [{"text": "A page."}]
+    assert task.dataset.hub_files["validation"].startswith("en/c4-validation.00000")
+
+
+def test_a_mirror_cannot_tell_the_tasks_of_a_builder_apart() -> None:
+    """Ten tasks read their own files as "json": none of them may get another one's."""
+    files = {"validation": "hf://datasets/org/sums/two_digits.jsonl"}
+    assert described("json", None, {"data_files": files}) == DatasetSpec("json")
+    assert described("org/sums", None, {"data_files": files}).hub_files == files
+
+
+@pytest.mark.parametrize(
+    ("name", "splits"),
+    [
+        ("arc_easy", ["test", "train"]),
+        ("mmlu_anatomy", ["test", "dev"]),
+        ("aime25", ["test"]),
+        ("gsm8k_cot", ["test"]),
+        ("wikitext", ["test"]),
+    ],
+)
+def test_the_split_of_examples_is_fetched(name: str, splits: list[str]) -> None:
+    """Where the harness draws some; not for tasks that are always 0-shot, or list theirs."""
+    assert [item.split for item in needed([_task(name)])] == splits
+
+
+def _task(name: str) -> Task:
+    task = load_task(f"lm_eval:{name}")
+    assert isinstance(task, Task)
+    return task
 
 
 def _arc(number: int) -> dict[str, Any]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from evalkit.datasets import DatasetSpec
 from evalkit.errors import RequestError
 from evalkit.requests import (
     GenerationOutput,
@@ -25,6 +24,7 @@ from evalkit.tasks.fewshot import Doc, FewShot
 from evalkit.tasks.metrics import Metric
 from evalkit.tasks.overrides import Overrides
 from evalkit.tasks.thoughts import endless_thoughts, without_thought
+from evalkit_lm_eval.data import described
 from evalkit_lm_eval.definition import Definition
 from evalkit_lm_eval.generation import stops, to_request
 from evalkit_lm_eval.harness import Instance
@@ -48,6 +48,14 @@ class HarnessTask(Task):
     def split(self) -> str:
         """The evaluated split, by the harness's name for it."""
         return self.test_split or self.validation_split or "test"
+
+    @property
+    def example_splits(self) -> tuple[str, ...]:
+        """The split that the harness draws from, by its own rules."""
+        definition = self.live.definition
+        is_listed = self.fewshot.split is None and _drawing(definition.config).get("samples") is not None
+        has_none = (self.fewshot.fixed and not self.fewshot.n) or definition.output_type == "loglikelihood_rolling"
+        return () if is_listed or has_none else (self.fewshot_split,)
 
     def adapted(self, overrides: Overrides) -> Self:
         """The task as a run wants it."""
@@ -134,19 +142,26 @@ def make_task(definition: Definition) -> HarnessTask:
 
 def _fields(definition: Definition, overrides: Overrides) -> dict[str, Any]:
     config, live = definition.config, LiveTask(definition, overrides)
+    fewshot_split = config.get("fewshot_split") or _drawing(config).get("split")
     path = config.get("dataset_path") or getattr(config.get("class"), "DATASET_PATH", None)
     return {
         "name": PREFIX + definition.name,
         "version": definition.version,
-        "dataset": DatasetSpec(path or definition.name, config.get("dataset_name")),
+        "dataset": described(path or definition.name, config.get("dataset_name"), config.get("dataset_kwargs") or {}),
         "test_split": config.get("test_split"),
         "validation_split": config.get("validation_split"),
         "runs_code": definition.runs_code,
         "train_split": config.get("training_split"),
-        "fewshot": FewShot(live.shots, config.get("fewshot_split"), fixed=config.get("num_fewshot") == 0),
+        "fewshot": FewShot(live.shots, fewshot_split, fixed=config.get("num_fewshot") == 0),
         "metrics": task_metrics(live),
         "live": live,
     }
+
+
+def _drawing(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """How the harness draws examples; nothing is said by default."""
+    found = config.get("fewshot_config")
+    return found if isinstance(found, Mapping) else {}
 
 
 def to_evalkit(instance: Instance) -> Request:

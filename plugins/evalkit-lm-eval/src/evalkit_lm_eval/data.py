@@ -99,13 +99,26 @@ def _table(rows: Iterable[Mapping[str, Any]]) -> datasets.Dataset:
     return datasets.Dataset.from_list([dict(row) for row in rows])
 
 
+def described(path: str, name: str | None, options: Mapping[str, Any]) -> DatasetSpec:
+    """The data set that these arguments of `load_dataset` mean, with the files of its repository that they pick."""
+    return DatasetSpec(path, name, options.get("revision"), hub_files=_picked(path, options))
+
+
+def _picked(path: str, options: Mapping[str, Any]) -> dict[str, str]:
+    """Builders such as "json" hold what each task's files say: under their names, a mirror cannot tell tasks apart."""
+    files: Any = options.get("data_files")
+    is_plain = isinstance(files, Mapping) and all(isinstance(name, str) for name in files.values())
+    return dict(files) if is_plain and "/" in path else {}
+
+
 def load_dataset(path: str, name: str | None = None, **options: Any) -> Any:
     """Stands in for `datasets.load_dataset`; the real function wherever evalkit's sources cannot serve."""
     source, split = _active.get(), options.pop("split", None)
-    plain = all(value is None for key, value in options.items() if key not in {*HARMLESS, "revision"})
+    known = {*HARMLESS, "revision"} | ({"data_files"} if _picked(path, options) else set())
+    plain = all(value is None for key, value in options.items() if key not in known)
     if source is None or not plain or (split is not None and not str(split).replace("_", "").isalnum()):
         return _load_dataset(path, name, **({"split": split} if split is not None else {}), **options)
-    dataset = DatasetSpec(path, name, options.get("revision"))
+    dataset = described(path, name, options)
     splits = Splits(source, dataset, {key: value for key, value in options.items() if value is not None})
     return splits if split is None else splits[str(split)]
 
