@@ -18,7 +18,7 @@ from evalkit.answers.identity import identity, local_files
 from evalkit.answers.store import AnswerStore, Record, limit_bytes, store_path
 from evalkit.encoding import KINDS, decode_output, encode_output, kind_of
 from evalkit.engine import BaseEngine
-from evalkit.errors import one_line
+from evalkit.errors import ConfigError, one_line
 from evalkit.model import Model
 from evalkit.requests import GenerationRequest, Output, Request
 
@@ -47,7 +47,7 @@ class AnswerCache:
         """Find out what answers depend on. Raises ModelError where that cannot be known."""
         try:
             self._store = AnswerStore(store_path(), self._limit)
-        except TROUBLE as error:
+        except (*TROUBLE, ConfigError) as error:
             self._give_up(error)
         self._scope = identity(self.engine, self.name, self.model, execution, self._hash_file)
         if self._stamps() != self._before:

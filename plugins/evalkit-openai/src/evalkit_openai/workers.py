@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 K = TypeVar("K")
 V = TypeVar("V")
+CLOSING_SECONDS = 0.01
 CLOSE_SECONDS = 5.0
 
 Job = Callable[[], Coroutine[Any, Any, V]]
@@ -76,5 +77,7 @@ class Workers:
         await asyncio.gather(*others, return_exceptions=True)
         try:
             await last()
+            # Transports close in the loop's next turns.
+            await asyncio.sleep(CLOSING_SECONDS)
         finally:
             self._loop.call_soon(self._loop.stop)
