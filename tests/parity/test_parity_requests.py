@@ -10,7 +10,8 @@ from parity.harness import harness_requests, mirrored, own_requests
 
 from evalkit.datasets.mirror import split_file
 from evalkit.plugins import get_plugins
-from evalkit.runs.plan import load_task
+from evalkit.runs.plan import load_task, make_plan
+from evalkit.runs.spec import RunSpec
 from evalkit.tasks import Group, Task
 
 PLUGINS = Path(__file__).resolve().parents[2] / "plugins"
@@ -73,6 +74,23 @@ def test_tasks_that_stay_0_shot_are_the_harness_own() -> None:
     fixed = {name: [task.fewshot.fixed for task in pair] for name, pair in pairs.items() if type(pair[0]) is not Group}
     assert {name for name, (ours, theirs) in fixed.items() if ours != theirs} == set()
     assert {"aime24", "blimp_passive_1", "humaneval", "truthfulqa_mc1"} <= {name for name in fixed if fixed[name][0]}
+
+
+@pytest.mark.parametrize("name", ["hellaswag", "piqa", "winogrande", "boolq", "arc_easy", "openbookqa", "gsm8k"])
+def test_examples_from_part_of_a_training_split_are_reported(name: str, data_dir: str) -> None:
+    """The mirror holds the first 200 documents of each: runs go on, and say that their draws are not all others'."""
+    if name not in get_plugins().tasks:
+        pytest.skip(f"task {name} is not installed")
+    spec = RunSpec(tasks=[name], engine="none", model="none", data_dir=data_dir, num_fewshot=2, limit=3)
+    planned = make_plan(spec).tasks[name]
+    if split_size(planned.task, data_dir) >= planned.task.dataset.rows["train"]:
+        pytest.skip("this mirror's training split is whole")
+    assert any("examples are drawn from" in warning for warning in planned.warnings)
+
+
+def split_size(task: Task, data_dir: str) -> int:
+    """Documents of the training split in the mirror."""
+    return len(task.load("train", data_dir))
 
 
 def difference(ours: list[Any], theirs: list[Any]) -> str | None:

@@ -10,7 +10,7 @@ from evalkit.tasks import DatasetSpec, MultipleChoice
 PIQA = MultipleChoice(
     name="piqa",
     version="1.0",
-    dataset=DatasetSpec("baber/piqa", rows={"validation": 1838}),
+    dataset=DatasetSpec("baber/piqa", rows={"train": 16113, "validation": 1838}),
     train_split="train",
     validation_split="validation",
     text_fields=("goal",),

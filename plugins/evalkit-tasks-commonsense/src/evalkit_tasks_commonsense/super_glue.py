@@ -12,7 +12,7 @@ from evalkit.tasks.metrics import choice_pair, macro_f1, no_stderr
 BOOLQ = MultipleChoice(
     name="boolq",
     version="2.0",
-    dataset=DatasetSpec("aps/super_glue", "boolq", rows={"validation": 3270}),
+    dataset=DatasetSpec("aps/super_glue", "boolq", rows={"train": 9427, "validation": 3270}),
     train_split="train",
     validation_split="validation",
     text_fields=("passage", "question"),

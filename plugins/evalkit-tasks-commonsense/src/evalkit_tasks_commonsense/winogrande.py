@@ -31,7 +31,7 @@ def _halves(doc: Doc) -> tuple[str, str]:
 WINOGRANDE = MultipleChoice(
     name="winogrande",
     version="1.0",
-    dataset=DatasetSpec("allenai/winogrande", "winogrande_xl", rows={"validation": 1267}),
+    dataset=DatasetSpec("allenai/winogrande", "winogrande_xl", rows={"train": 40398, "validation": 1267}),
     train_split="train",
     validation_split="validation",
     choices=_beginnings,

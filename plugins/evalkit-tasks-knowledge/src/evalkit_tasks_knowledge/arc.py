@@ -9,11 +9,11 @@ from __future__ import annotations
 from evalkit.tasks import DatasetSpec, Group, MultipleChoice
 
 
-def _arc(name: str, config: str, rows: int) -> MultipleChoice:
+def _arc(name: str, config: str, train: int, test: int) -> MultipleChoice:
     return MultipleChoice(
         name=name,
         version="1.0",
-        dataset=DatasetSpec("allenai/ai2_arc", config, rows={"test": rows}),
+        dataset=DatasetSpec("allenai/ai2_arc", config, rows={"train": train, "test": test}),
         train_split="train",
         validation_split="validation",
         test_split="test",
@@ -26,6 +26,6 @@ def _arc(name: str, config: str, rows: int) -> MultipleChoice:
     )
 
 
-ARC_EASY = _arc("arc_easy", "ARC-Easy", 2376)
-ARC_CHALLENGE = _arc("arc_challenge", "ARC-Challenge", 1172)
+ARC_EASY = _arc("arc_easy", "ARC-Easy", 2251, 2376)
+ARC_CHALLENGE = _arc("arc_challenge", "ARC-Challenge", 1119, 1172)
 AI2_ARC = Group("ai2_arc", ("arc_easy", "arc_challenge"))

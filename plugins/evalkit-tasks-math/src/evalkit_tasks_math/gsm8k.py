@@ -10,7 +10,7 @@ from __future__ import annotations
 from evalkit.tasks import NO_EXAMPLES, DatasetSpec, FewShot, Generate, Metric, regex
 from evalkit.tasks.metrics import exact_match
 
-MAIN = DatasetSpec("openai/gsm8k", "main", rows={"test": 1319})
+MAIN = DatasetSpec("openai/gsm8k", "main", rows={"train": 7473, "test": 1319})
 REVISED = DatasetSpec("madrylab/gsm8k-platinum", "main", rows={"test": 1209})
 # The target is the whole solution: what ends with "#### " goes, so that its number is left.
 EXACT = Metric("exact_match", exact_match(ignore_case=True, regexes_to_ignore=(",", r"\$", r"(?s).*#### ", r"\.$")))
