@@ -10,7 +10,7 @@ import pytest
 from rich.text import Text
 
 from evalkit.cli.compare import COLUMNS, _cells, _print
-from evalkit.cli.output import print_table
+from evalkit.cli.output import MANY_ROWS, print_table
 from evalkit.runs.compare_row import Row
 
 STYLE = re.compile("\x1b\\[[0-9;]*m")
@@ -59,3 +59,19 @@ def test_styles_are_for_terminals_only() -> None:
     stream = io.StringIO()
     print_table(("a", "b"), [(Text("x", "red"), None)], stream)
     assert stream.getvalue().split() == ["a", "b", "─" * len(stream.getvalue().splitlines()[1]), "x"]
+
+
+def test_a_long_table_is_written_at_once() -> None:
+    """A pipe or a terminal takes a write a row badly: lm-eval has 13,000 tasks."""
+
+    class Counting(io.StringIO):
+        writes = 0
+
+        def write(self, text: str) -> int:
+            self.writes += 1
+            return super().write(text)
+
+    stream = Counting()
+    print_table(("task", "summary"), [(f"task_{n}", "Ünïcode") for n in range(MANY_ROWS + 1)], stream)
+    assert stream.writes == 1
+    assert stream.getvalue().splitlines()[2] == "task_0      Ünïcode"

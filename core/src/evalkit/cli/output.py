@@ -64,9 +64,11 @@ def _print_many(columns: Sequence[str], rows: Sequence[Sequence[Any]], stream: I
     cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
     widths = [max(map(cell_len, column)) for column in zip(columns, *cells, strict=True)]
     rule = "─" * (sum(widths) + 3 * (len(widths) - 1))
+    lines = []
     for row in (columns, (rule,), *cells):
         padded = (text + " " * (width - cell_len(text)) for text, width in zip(row, widths, strict=False))
-        stream.write("   ".join(padded).rstrip() + "\n")
+        lines.append("   ".join(padded).rstrip() + "\n")
+    stream.write("".join(lines))
 
 
 @contextmanager
