@@ -16,8 +16,6 @@ from evalkit.tasks.splits import needed
 
 pytest.importorskip("lm_eval", reason="needs lm-evaluation-harness: pip install lm-eval")
 
-from evalkit_lm_eval.data import described
-
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 BAD = {"gold": {"answerKey": "Z"}, "choices": {"choices": {"text": [], "label": []}}}
@@ -56,6 +54,9 @@ def test_picked_files_are_read_from_the_mirror_first(tmp_path: Path) -> None:
 
 def test_a_mirror_cannot_tell_the_tasks_of_a_builder_apart() -> None:
     """Ten tasks read their own files as "json": none of them may get another one's."""
+    # Imported early, the hub's library would not see that the tests beside this one are offline.
+    from evalkit_lm_eval.data import described
+
     files = {"validation": "hf://datasets/org/sums/two_digits.jsonl"}
     assert described("json", None, {"data_files": files}) == DatasetSpec("json")
     assert described("org/sums", None, {"data_files": files}).hub_files == files
