@@ -65,7 +65,13 @@ def test_a_full_disk_loses_neither_slot_nor_end(serve: Serve, step: str, caplog:
 def test_a_folder_that_hangs_stops_no_other_job(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file server of one job's checkpoint does not answer: the jobs behind it run all the same."""
     ended, look = threading.Event(), checkpoints.missing
-    hangs: Callable[[Path], str | None] = lambda path: ended.wait(60) and None if path.name == "hung" else look(path)  # noqa: E731
+
+    def hangs(path: Path) -> str | None:
+        if path.name == "hung":
+            ended.wait(60)
+            return None
+        return look(path)
+
     monkeypatch.setattr(checkpoints, "missing", hangs)
     server = serve()
     (tmp_path / "hung").mkdir()

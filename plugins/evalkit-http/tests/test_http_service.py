@@ -68,7 +68,10 @@ def test_a_log_is_not_cut_through_a_secret(serve: Serve) -> None:
     id = server.run(**QUICK)["job_id"]
     log = server.service.scheduler.folder(server.service.store.find(id)) / "job.log"
     log.write_text(f"before\nthe key is hf_{'a' * 20}\nafter\n")
-    shown = lambda most: httpx.get(f"{server.url}/jobs/{id}/log", params={"most": most}).text  # noqa: E731
+
+    def shown(most: int) -> str:
+        return httpx.get(f"{server.url}/jobs/{id}/log", params={"most": most}).text
+
     assert shown(1000) == "before\nthe key is ***\nafter\n"
     assert shown(15) == "after\n"
     assert shown(3) == ""

@@ -17,7 +17,7 @@ from evalkit.testing.conformance import SessionConformance
 from evalkit.testing.decoders import SPANS, check_greedy, check_spans, logprob_errors
 from evalkit.testing.reference import reference_model
 from evalkit.testing.tiny import SMALL, TinyModel
-from evalkit.testing.tiny_files import make_tokenizer, write_gguf
+from evalkit.testing.tiny_files import add_sizes, make_tokenizer, write_gguf
 from evalkit_llamacpp.engine import LlamaCpp
 from evalkit_llamacpp.session import LlamaCppSession
 
@@ -53,12 +53,7 @@ def tiny_gemma(folder: Path) -> TinyModel:
     model = transformers.Gemma3ForCausalLM(config)
 
     def describe(writer: Any) -> None:
-        writer.add_context_length(config.max_position_embeddings)
-        writer.add_embedding_length(config.hidden_size)
-        writer.add_block_count(config.num_hidden_layers)
-        writer.add_feed_forward_length(config.intermediate_size)
-        writer.add_head_count(config.num_attention_heads)
-        writer.add_head_count_kv(config.num_key_value_heads)
+        add_sizes(writer, config)
         writer.add_key_length(config.head_dim)
         writer.add_value_length(config.head_dim)
         writer.add_layer_norm_rms_eps(config.rms_norm_eps)

@@ -28,29 +28,29 @@ def samples(
     """
     for item, asked in zip(planned.docs, requests, strict=True):
         answers = tuple(outputs[key] for key, _ in asked)
-        try:
-            yield from _judged(planned, item, asked, answers)
-        except DocumentError as error:
-            yield _unscored(planned, item, asked, answers, str(error))
+        yield from _judged(planned, item, asked, answers)
 
 
 def _judged(
     planned: PlannedTask, item: PlannedDoc, asked: Sequence[Asked], answers: tuple[Output, ...]
 ) -> list[Sample]:
-    """A document's samples. Raises DocumentError where the task's own code fails."""
+    """A document's samples; one without values where the task's own code fails."""
     error = item.error or next((answer.error for answer in answers if answer.error), None)
     if error is not None:
         return [_unscored(planned, item, asked, answers, error)]
     try:
         return _scored(planned, item, asked, answers)
+    except DocumentError as failure:
+        error = str(failure)
     except (EvalkitError, OSError, MemoryError):  # no document's fault
         raise
     except Exception as failure:  # a task is somebody else's code: whatever it raises is its report
-        raise DocumentError(
-            f"task {planned.task.name!r}: the answers to document {item.doc_id} of split {planned.task.split!r} cannot "
-            f"be judged ({type(failure).__name__}: {one_line(failure)}). Check that the data is "
-            f"{planned.task.dataset.label}"
-        ) from failure
+        task = planned.task
+        error = (
+            f"task {task.name!r}: the answers to document {item.doc_id} of split {task.split!r} cannot be judged "
+            f"({type(failure).__name__}: {one_line(failure)}). Check that the data is {task.dataset.label}"
+        )
+    return [_unscored(planned, item, asked, answers, error)]
 
 
 def _scored(

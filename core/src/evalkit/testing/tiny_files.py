@@ -129,17 +129,22 @@ def write_gguf(
 def write_llama_gguf(path: Path, shape: Shape, weights: Weights, tokenizer: Tokenizer) -> None:
     """Write the weights of a Llama, named and laid out as Transformers has them, as GGUF."""
     tensors = {_gguf_name(name): _gguf_values(name, values, shape) for name, values in weights.items()}
-    write_gguf(path, "llama", lambda writer: _add_sizes(writer, shape), tensors, tokenizer)
+    write_gguf(path, "llama", lambda writer: _describe_llama(writer, shape), tensors, tokenizer)
 
 
-def _add_sizes(writer: GGUFWriter, shape: Shape) -> None:
-    writer.add_vocab_size(shape.vocab_size)
-    writer.add_context_length(shape.max_position_embeddings)
-    writer.add_embedding_length(shape.hidden_size)
-    writer.add_feed_forward_length(shape.intermediate_size)
-    writer.add_block_count(shape.num_hidden_layers)
-    writer.add_head_count(shape.num_attention_heads)
-    writer.add_head_count_kv(shape.num_key_value_heads)
+def add_sizes(writer: GGUFWriter, config: Any) -> None:
+    """What every architecture with attention asks for; `config` has the names of config.json."""
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+
+
+def _describe_llama(writer: GGUFWriter, shape: Shape) -> None:
+    add_sizes(writer, shape)
     writer.add_rope_dimension_count(shape.head_dim)
     writer.add_rope_freq_base(ROPE_THETA)
     writer.add_layer_norm_rms_eps(NORM_EPS)
