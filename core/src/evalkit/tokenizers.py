@@ -89,8 +89,17 @@ class HFTokenizer:
         return rows
 
 
-def load_tokenizer(model: Model, *, trust_remote_code: bool = False, eos_token_ids: Sequence[int] = ()) -> HFTokenizer:
-    """The tokenizer of `model`. Raises ModelNotFoundError, MissingDependencyError."""
+def load_tokenizer(
+    model: Model,
+    *,
+    trust_remote_code: bool = False,
+    eos_token_ids: Sequence[int] = (),
+    file_template: str | None = None,
+) -> HFTokenizer:
+    """The tokenizer of `model`. Raises ModelNotFoundError, MissingDependencyError.
+
+    `file_template` is the chat template of the model's own file, for tokenizers that come without one.
+    """
     try:
         from transformers import AutoTokenizer
     except ImportError as error:
@@ -108,7 +117,8 @@ def load_tokenizer(model: Model, *, trust_remote_code: bool = False, eos_token_i
         raise ModelNotFoundError(
             f"tokenizer {path!r} cannot be loaded: {one_line(error, 200)}. Check --model-arg tokenizer_path="
         ) from error
-    return HFTokenizer(tokenizer, eos_token_ids=eos_token_ids, chat_template=load_template(model.chat_template))
+    template = load_template(model.chat_template) or (None if tokenizer.chat_template else file_template)
+    return HFTokenizer(tokenizer, eos_token_ids=eos_token_ids, chat_template=template)
 
 
 def context_length(config: Any, tokenizer_length: int | None) -> int:

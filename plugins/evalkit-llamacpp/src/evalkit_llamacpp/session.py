@@ -62,15 +62,12 @@ class LlamaCppSession(TokenSession):
         own = GGUFTokenizer(self.model, load_template(model.chat_template))
         if model.tokenizer_path is None:
             return own
-        other = load_tokenizer(model, eos_token_ids=sorted(own.eos_token_ids))
+        other = load_tokenizer(model, eos_token_ids=sorted(own.eos_token_ids), file_template=own.chat_template)
         if other.vocab_size > own.vocab_size:
             raise ConfigError(
                 f"tokenizer {model.tokenizer_path} has {other.vocab_size} tokens, but the model {own.vocab_size}. "
                 "Check --model-arg tokenizer_path="
             )
-        # Tokenizers that come without a template often belong to files that have one.
-        if not (other.chat_template or other.hf.chat_template):
-            other.chat_template = own.chat_template
         return other
 
     def _max_length(self, model: Model) -> int:

@@ -164,13 +164,9 @@ class TinygradSession(CellSession):
 def _tokenizer(model: Model, header: Any) -> HFTokenizer:
     """The tokenizer that the file describes, or that of `tokenizer_path`."""
     ends = [int(header[key]) for key in (f"tokenizer.ggml.{name}" for name in END_KEYS) if key in header]
-    own = header.get("tokenizer.chat_template")
+    template = header.get("tokenizer.chat_template")
     if model.tokenizer_path is not None:
-        other = load_tokenizer(model, eos_token_ids=ends)
-        # Tokenizers that come without a template often belong to files that have one.
-        if not (other.chat_template or other.hf.chat_template):
-            other.chat_template = own
-        return other
+        return load_tokenizer(model, eos_token_ids=ends, file_template=template)
     from transformers import PreTrainedTokenizerFast
 
     tokens = header["tokenizer.ggml.tokens"]
@@ -179,4 +175,4 @@ def _tokenizer(model: Model, header: Any) -> HFTokenizer:
     fast = PreTrainedTokenizerFast(
         tokenizer_object=gguf_tokenizer(header), clean_up_tokenization_spaces=False, **special
     )
-    return HFTokenizer(fast, eos_token_ids=ends, chat_template=load_template(model.chat_template) or own)
+    return HFTokenizer(fast, eos_token_ids=ends, chat_template=load_template(model.chat_template) or template)
