@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import statistics
 import subprocess
 import sys
@@ -40,17 +41,26 @@ class Worker:
         self._read()
         self.start_seconds = time.perf_counter() - started
         """From the command to a loaded model."""
+        self._rest()
 
     def answer(self, path: Path) -> dict[str, Any]:
         """The worker's report on one job."""
         assert self.process.stdin is not None
+        self.process.send_signal(signal.SIGCONT)
         self.process.stdin.write(f"{path}\n")
         self.process.stdin.flush()
-        return self._read()
+        found = self._read()
+        self._rest()
+        return found
 
     def close(self) -> None:
         """End the process."""
+        self.process.send_signal(signal.SIGCONT)
         self.process.communicate()
+
+    def _rest(self) -> None:
+        # Some keep threads awake while they wait: a few wake-ups make every pass of the others wait for a thread.
+        self.process.send_signal(signal.SIGSTOP)
 
     def _read(self) -> dict[str, Any]:
         assert self.process.stdout is not None

@@ -13,6 +13,7 @@ import argparse
 import fnmatch
 import json
 import math
+import os
 import sys
 import tempfile
 from dataclasses import asdict, dataclass, field
@@ -89,7 +90,7 @@ def harness_run(model: Any, manager: Any, name: str, limit: int, data_dir: str) 
 
 
 def own_run(name: str, limit: int, data_dir: str) -> tuple[Rows, dict[str, Any]]:
-    """The same from evalkit."""
+    """The same from evalkit. What was asked in the same words is answered by the cache of this comparison."""
     with tempfile.TemporaryDirectory() as folder:
         result = evalkit.evaluate(
             name,
@@ -100,6 +101,7 @@ def own_run(name: str, limit: int, data_dir: str) -> tuple[Rows, dict[str, Any]]
             limit=limit,
             truncate=True,
             allow_code_execution=True,
+            cache=True,
             output=str(Path(folder) / "run"),
         )
         (file,) = (Path(folder) / "run").glob("samples_*.jsonl")
@@ -208,8 +210,10 @@ def main() -> None:
     names = [name for suite in SUITES for name in tasks_with_data(suite, options.data_dir)]
     patterns = options.only.split(",")
     chosen = [name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
-    model = HFLM(pretrained=hf_checkpoint(), dtype="float32", device="cpu", batch_size=16)
     with tempfile.TemporaryDirectory() as scratch:
+        # An answer cache that knows nothing of earlier comparisons.
+        os.environ["EVALKIT_CACHE_DIR"] = scratch
+        model = HFLM(pretrained=hf_checkpoint(), dtype="float32", device="cpu", batch_size=16)
         keep = options.keep or Path(scratch)
         keep.mkdir(parents=True, exist_ok=True)
         make_kept(model, TaskManager(), chosen, options.limit, options.data_dir, keep)

@@ -22,6 +22,7 @@ from evalkit.testing.reference import (
     greedy_requests,
     same_answer,
 )
+from evalkit_transformers import decode
 from evalkit_transformers.session import TransformersSession
 
 
@@ -156,3 +157,11 @@ def test_a_request_that_exhausts_the_memory_fails_alone(
             assert "out of memory" in (output.error or "")
         else:
             assert same_answer(output, expected[index])
+
+
+def test_generation_gives_back_what_its_slots_left(llama: TransformersSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Freed memory goes back to the system once all texts are there, not after each."""
+    given_back: list[bool] = []
+    monkeypatch.setattr(decode, "return_freed_memory", lambda: given_back.append(True))
+    llama.generate(greedy_requests())
+    assert given_back == [True]

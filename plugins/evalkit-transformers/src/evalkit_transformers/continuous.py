@@ -71,11 +71,8 @@ class TransformersDecoder:
     def admit(self, suffixes: list[tuple[int, ...]]) -> Tensor:
         """Read new sequences in one packed row; logits [sequences, vocabulary] behind each."""
         batch = suffix_batch(self.slots.prefix, suffixes)
-        with self._computing():
-            with self.session.tree.running(batch, collect=True) as tree:
-                logits = self.session.tree_logits(batch)
-            self.slots.admit(tree.computed, batch.units)
-            return logits.float()
+        with self._computing(), self.slots.admitting(batch.units) as keep, self.session.tree.running(batch, keep):
+            return self.session.tree_logits(batch).float()
 
     def step(self, fed: list[list[int]]) -> tuple[Tensor, ...]:
         """Read further tokens of every sequence in one packed row; for each, logits [tokens, vocabulary]."""

@@ -16,7 +16,7 @@ from evalkit.requests import GenerationOutput, Timing, Usage
 from evalkit.scoring import cut_at_stops, plan_batches, run_with_backoff
 from evalkit.sessions import DecodeRequest
 from evalkit_transformers import continuous, upstream
-from evalkit_transformers.memory import memory_errors
+from evalkit_transformers.memory import memory_errors, return_freed_memory
 from evalkit_transformers.sampling import advance, generator
 from evalkit_transformers.steps import make_steps
 
@@ -42,6 +42,9 @@ def stream(
     rows = batch_size or ROWS.get(session.device.type, 16)
     if session.shares_prefixes:
         yield from decoding.with_backoff(lambda part, rows: continuous.stream(session, part, rows), plain, rows)
+        if session.device.type == "cpu":
+            # Slots leave pieces into which the next ones, of other sizes, would not fit.
+            return_freed_memory()
         return
     plain.sort(key=lambda item: (-len(item.prompt), item.prompt, item.index))
     widths = [(len(item.prompt) + item.request.max_new_tokens) * item.request.n for item in plain]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from evalkit_transformers.attention import attention_with_lse, merge_attention
-from evalkit_transformers.tree import Resident
+from evalkit_transformers.tree import Keep, Resident
 
 ROOM_STEP = 32
 
@@ -26,16 +27,20 @@ class Slots:
         self._masks: dict[Any, tuple[Tensor, Tensor | None, Tensor | None]] = {}
         """By window and device: layers may differ in both."""
 
-    def admit(self, computed: dict[int, tuple[Tensor, Tensor]], units: tuple[tuple[int, int], ...]) -> None:
-        """Put newly computed sequences, each a range of tokens of one packed row, into the next free slots."""
+    @contextmanager
+    def admitting(self, units: tuple[tuple[int, int], ...]) -> Iterator[Keep]:
+        """The next free slots for new sequences, each a range of tokens of one packed row that is computed within."""
         self._make_room(self.active + len(units), max(last - first for first, last in units))
-        for layer, (key, value) in computed.items():
+
+        def keep(layer: int, key: Tensor, value: Tensor) -> None:
             if layer not in self._keys:
                 self._keys[layer] = self._buffer(key)
                 self._values[layer] = self._buffer(value)
             for slot, (first, last) in enumerate(units, start=self.active):
                 self._keys[layer][slot, :, : last - first] = key[0, :, first:last]
                 self._values[layer][slot, :, : last - first] = value[0, :, first:last]
+
+        yield keep
         self.lengths[self.active :] = [last - first for first, last in units]
         self.active += len(units)
 

@@ -6,9 +6,9 @@ block's tokens see the resident chain and, within the block, their own ancestors
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from evalkit_transformers.session import TransformersSession
 
 IMPLEMENTATION = "evalkit_tree"
+Keep = Callable[[int, Tensor, Tensor], None]
+"""Takes a layer's number, and the keys and values of a batch's own tokens, both [1, heads, tokens, size]."""
 
 
 @dataclass(slots=True)
@@ -64,14 +66,12 @@ class TreePass:
     batch: TreeBatch
     cache: dict[int, Resident]
     blocks: list[Block]
-    collect: bool = False
-    computed: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    """Keys and values of the batch's own tokens by layer, where somebody wants to `collect` them."""
+    keep: Keep | None = None
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
         """Attention of all tokens. Shapes [1, heads, tokens, size]; result [1, tokens, heads, size]."""
-        if self.collect:
-            self.computed[layer] = (key, value)
+        if self.keep is not None:
+            self.keep(layer, key, value)
         keys, values = key[0], value[0]
         resident = self.cache.setdefault(layer, Resident(keys[:, :0], values[:, :0]))
         resident.write(self.batch.keep, keys[:, : self.batch.chain], values[:, : self.batch.chain])
@@ -113,11 +113,10 @@ class Tree:
             self.cache.clear()
 
     @contextmanager
-    def running(self, batch: TreeBatch, *, collect: bool = False) -> Iterator[TreePass]:
-        """Within it, attention works on this batch; `collect` keeps the keys and values of its tokens."""
-        tree = TreePass(batch, self.cache, make_blocks(batch), collect=collect)
-        with running_pass(tree):
-            yield tree
+    def running(self, batch: TreeBatch, keep: Keep | None = None) -> Iterator[None]:
+        """Within it, attention works on this batch; `keep` is given the keys and values of its tokens."""
+        with running_pass(TreePass(batch, self.cache, make_blocks(batch), keep)):
+            yield
 
     def agrees(self, session: TransformersSession) -> bool:
         """Whether a small forest scores as its spans do in rows of their own: if not, rows are used.
