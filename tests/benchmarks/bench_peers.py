@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,8 @@ def run_job(job: str, pythons: dict[str, str], checkpoint: str, options: argpars
     from floor import dense_floors
     from jobs import write_requests
 
-    with tempfile.TemporaryDirectory() as folder:
+    # Workers are closed whatever happens: one that is stopped would outlive this process.
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as running:
         path = Path(folder) / "requests.jsonl"
         count = write_requests(job, options.data_dir, path, options.limit)
         wanted = {name: python for name, python in pythons.items() if name != "vllm" or job == "gsm8k"}
@@ -115,6 +117,7 @@ def run_job(job: str, pythons: dict[str, str], checkpoint: str, options: argpars
         for name, python in wanted.items():
             try:
                 workers[name] = Worker(name, python, options.engine, checkpoint, options.dtype)
+                running.callback(workers[name].close)
             except CrashedError as error:
                 crashed[name] = str(error)
         reports: dict[str, list[dict[str, Any]]] = {name: [] for name in workers}
@@ -128,8 +131,6 @@ def run_job(job: str, pythons: dict[str, str], checkpoint: str, options: argpars
             ours = reports["evalkit"][-1]
             if ours["scored"] and options.engine == "transformers":
                 floors.append(dense_floors(checkpoint, options.dtype, **ours["scored"]))
-        for worker in workers.values():
-            worker.close()
     print(f"\n{job}: {count} requests, {options.engine}, {options.dtype}")
     answered = {name: found for name, found in reports.items() if found and name not in crashed}
     print_table(answered, {name: workers[name].start_seconds for name in answered})

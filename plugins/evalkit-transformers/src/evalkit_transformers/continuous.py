@@ -71,7 +71,7 @@ class TransformersDecoder:
     def admit(self, suffixes: list[tuple[int, ...]]) -> Tensor:
         """Read new sequences in one packed row; logits [sequences, vocabulary] behind each."""
         batch = suffix_batch(self.slots.prefix, suffixes)
-        with self._computing(), self.slots.admitting(batch.units) as keep, self.session.tree.running(batch, keep):
+        with self._computing(), self.slots.admitting(batch.units) as store, self.session.tree.running(batch, store):
             return self.session.tree_logits(batch).float()
 
     def step(self, fed: list[list[int]]) -> tuple[Tensor, ...]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from evalkit_transformers.attention import attention_with_lse, merge_attention
-from evalkit_transformers.tree import Keep, Resident
+from evalkit_transformers.tree import Resident, Store
 
 ROOM_STEP = 32
 
@@ -28,11 +28,11 @@ class Slots:
         """By window and device: layers may differ in both."""
 
     @contextmanager
-    def admitting(self, units: tuple[tuple[int, int], ...]) -> Iterator[Keep]:
+    def admitting(self, units: tuple[tuple[int, int], ...]) -> Iterator[Store]:
         """The next free slots for new sequences, each a range of tokens of one packed row that is computed within."""
         self._make_room(self.active + len(units), max(last - first for first, last in units))
 
-        def keep(layer: int, key: Tensor, value: Tensor) -> None:
+        def store(layer: int, key: Tensor, value: Tensor) -> None:
             if layer not in self._keys:
                 self._keys[layer] = self._buffer(key)
                 self._values[layer] = self._buffer(value)
@@ -40,7 +40,7 @@ class Slots:
                 self._keys[layer][slot, :, : last - first] = key[0, :, first:last]
                 self._values[layer][slot, :, : last - first] = value[0, :, first:last]
 
-        yield keep
+        yield store
         self.lengths[self.active :] = [last - first for first, last in units]
         self.active += len(units)
 

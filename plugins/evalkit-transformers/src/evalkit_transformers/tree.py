@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from evalkit_transformers.session import TransformersSession
 
 IMPLEMENTATION = "evalkit_tree"
-Keep = Callable[[int, Tensor, Tensor], None]
+Store = Callable[[int, Tensor, Tensor], None]
 """Takes a layer's number, and the keys and values of a batch's own tokens, both [1, heads, tokens, size]."""
 
 
@@ -66,12 +66,12 @@ class TreePass:
     batch: TreeBatch
     cache: dict[int, Resident]
     blocks: list[Block]
-    keep: Keep | None = None
+    store: Store | None = None
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
         """Attention of all tokens. Shapes [1, heads, tokens, size]; result [1, tokens, heads, size]."""
-        if self.keep is not None:
-            self.keep(layer, key, value)
+        if self.store is not None:
+            self.store(layer, key, value)
         keys, values = key[0], value[0]
         resident = self.cache.setdefault(layer, Resident(keys[:, :0], values[:, :0]))
         resident.write(self.batch.keep, keys[:, : self.batch.chain], values[:, : self.batch.chain])
@@ -113,9 +113,9 @@ class Tree:
             self.cache.clear()
 
     @contextmanager
-    def running(self, batch: TreeBatch, keep: Keep | None = None) -> Iterator[None]:
-        """Within it, attention works on this batch; `keep` is given the keys and values of its tokens."""
-        with running_pass(TreePass(batch, self.cache, make_blocks(batch), keep)):
+    def running(self, batch: TreeBatch, store: Store | None = None) -> Iterator[None]:
+        """Within it, attention works on this batch; `store` is given the keys and values of its tokens."""
+        with running_pass(TreePass(batch, self.cache, make_blocks(batch), store)):
             yield
 
     def agrees(self, session: TransformersSession) -> bool:
