@@ -32,10 +32,6 @@ pytest.importorskip("httpx")
 if "openai" not in get_plugins().engines:
     pytest.skip("needs evalkit-openai installed", allow_module_level=True)
 
-# anyio leaves a connection that is given up while it is being made to the garbage collector.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::pytest.PytestUnraisableExceptionWarning", "ignore:coroutine 'connect_tcp"
-)
 SERVED = "evalkit.testing.served:ServedFake"
 SCORED = [LoglikelihoodRequest(f"The number {n} is", f" {'odd' if n % 2 else 'even'}") for n in range(60)]
 WRITTEN = [GenerationRequest(prompt=f"Count {n}", max_new_tokens=5 + n % 4) for n in range(60)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import os
@@ -14,6 +13,7 @@ from typing import Any, NoReturn
 
 import httpx
 import stamina
+from anyio import sleep
 
 from evalkit.errors import ConfigError, ModelError, RequestError, one_line
 from evalkit_openai.engine import OpenAICompatible
@@ -136,7 +136,7 @@ class Client:
         costs = {"requests": 1, "tokens": tokens}
         waits = [bucket.take(costs[name]) for name, bucket in self._buckets.items()]
         if waits and max(waits) > 0:
-            await asyncio.sleep(max(waits))
+            await sleep(max(waits))
 
     async def _send(self, method: str, url: httpx.URL, body: Mapping[str, Any] | None) -> Any:
         try:

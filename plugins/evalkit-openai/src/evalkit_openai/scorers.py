@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from evalkit.engine import batched
@@ -71,13 +72,13 @@ class EvalRoutes:
         """Groups of neighbouring pairs."""
         for group in batched(pairs, GROUP if in_flight > 1 else 1):
             bodies = [_pair_body(request) for _, request in group]
-            yield [key for key, _ in group], lambda bodies=bodies: self._score(bodies)  # type: ignore[misc]
+            yield [key for key, _ in group], partial(self._score, bodies)
 
     def roll(self, texts: Texts, in_flight: int) -> RollingJobs:
         """One text a call."""
         for key, request in texts:
             body = {"text": request.text} if request.input_ids is None else {"input_ids": list(request.input_ids)}
-            yield [key], lambda body=body: self._roll(body)  # type: ignore[misc]
+            yield [key], partial(self._roll, body)
 
     async def _score(self, bodies: list[dict[str, Any]]) -> list[LoglikelihoodOutput]:
         try:
@@ -133,7 +134,8 @@ class Echo:
     def roll(self, texts: Texts, in_flight: int) -> RollingJobs:
         """A call for each text, or for each window of it."""
         for key, request in texts:
-            yield [key], lambda request=request: self._roll(request, self._windows(request))  # type: ignore[misc]
+            # A tokenizer that asks the server cannot be asked on the loop.
+            yield [key], partial(self._roll, request, self._windows(request))
 
     def _windows(self, request: RollingLoglikelihoodRequest) -> list[tuple[list[int], int]] | None:
         if self.tokenizer is None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Future
 from typing import Any, TypeVar
+
+from anyio import Lock
 
 from evalkit.errors import ModelError, ModelNotFoundError, RequestError, did_you_mean
 from evalkit_openai.client import Client, OutageError, RefusedError
@@ -25,7 +27,7 @@ class Server:
         self.entry: Mapping[str, Any] = {}
         """What the list of models says of this one."""
         self.version: str | None = None
-        self._asked: dict[str, asyncio.Task[Any]] = {}
+        self._asked: dict[str, tuple[Lock, Future[Any]]] = {}
 
     async def connect(self) -> None:
         """Reach the server and find the model. Raises ModelError, ModelNotFoundError."""
@@ -62,14 +64,17 @@ class Server:
 
     async def once(self, name: str, ask: Callable[[], Awaitable[V]]) -> V:
         """What `ask` found the first time; all who want to know meanwhile wait for it. A failure is not kept."""
-        if name not in self._asked:
-            self._asked[name] = asyncio.ensure_future(ask())
-        task: asyncio.Task[V] = self._asked[name]
-        try:
-            return await asyncio.shield(task)
-        except RequestError:
-            self._asked.pop(name, None)
-            raise
+        lock, found = self._asked.setdefault(name, (Lock(), Future()))
+        # Where the one who asks is given up, the next one asks.
+        async with lock:
+            if not found.done():
+                try:
+                    found.set_result(await ask())
+                except RequestError as error:
+                    self._asked.pop(name, None)
+                    found.set_exception(error)
+        result: V = found.result()
+        return result
 
     async def has_route(self, path: str, body: Mapping[str, Any], *, at_root: bool = False) -> bool:
         """Whether the server has a route, asked with a small request."""

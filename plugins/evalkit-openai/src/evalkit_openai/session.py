@@ -45,12 +45,12 @@ class OpenAISession(ContinuousSession):
         self.engine = engine
         self.model = model
         self.client = Client(engine)
-        self.workers = Workers()
+        self.workers = Workers(self.client.close)
         self.server = Server(self.client, model.path)
         self._tokenizers: dict[str, Tokenizer | None] = {}
         self._scorer: Scorer | None = None
         try:
-            self.workers.run(self.server.connect())
+            self.workers.run(self.server.connect)
         except BaseException:
             self.close()
             raise
@@ -95,7 +95,7 @@ class OpenAISession(ContinuousSession):
         scoring = self.engine.scoring
         if scoring == "none":
             raise ModelError(f"scoring=none asks for no log-likelihoods. {SCORES}")
-        if scoring in ("auto", "eval") and self.workers.run(EvalRoutes.probe(self.client, self.server)):
+        if scoring in ("auto", "eval") and self.workers.run(partial(EvalRoutes.probe, self.client, self.server)):
             return EvalRoutes(self.client, self.server)
         if scoring == "eval":
             raise ModelError(
@@ -118,7 +118,7 @@ class OpenAISession(ContinuousSession):
 
     def _complete(self, body: dict[str, Any]) -> Any:
         full = {"model": self.server.model, **body, **self.engine.extra_body}
-        return self.workers.run(self.client.post("/completions", full))
+        return self.workers.run(partial(self.client.post, "/completions", full))
 
     def loglikelihood_continuous(
         self, requests: Iterable[tuple[Any, LoglikelihoodRequest]], *, batch_size: int | None = None
@@ -140,7 +140,7 @@ class OpenAISession(ContinuousSession):
     @property
     def takes_messages(self) -> bool:
         """Whether conversations are sent as they are, for the server's own template."""
-        return self.engine.api == "chat" or (self.engine.api == "auto" and self.workers.run(self.server.has_chat()))
+        return self.engine.api == "chat" or (self.engine.api == "auto" and self.workers.run(self.server.has_chat))
 
     def generate_continuous(
         self, requests: Iterable[tuple[Any, GenerationRequest]], *, batch_size: int | None = None
@@ -210,7 +210,7 @@ class OpenAISession(ContinuousSession):
         if len(written) < len(requests) and not isinstance(self.scorer, Echo):
             pairs = []
         if any(not self._is_chat(request) for _, request in written):
-            self.workers.run(self.server.completions())
+            self.workers.run(self.server.completions)
         return [*self._long_pairs(pairs), *self._long_prompts(written)]
 
     def _long_pairs(self, pairs: Sequence[tuple[int, LoglikelihoodRequest]]) -> Iterator[TooLong]:
@@ -240,7 +240,7 @@ class OpenAISession(ContinuousSession):
 
     def close(self) -> None:
         """Close the connections."""
-        self.workers.close(self.client.close)
+        self.workers.close()
 
     def describe_execution(self) -> dict[str, Any]:
         """The server, what it says of its model, and what was found out about it."""

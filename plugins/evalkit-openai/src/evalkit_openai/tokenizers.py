@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from evalkit.chat_templates import TemplateTokenizer
@@ -66,7 +67,7 @@ class RemoteTokenizer(TemplateTokenizer):
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         """Text of token ids, as the server spells it."""
         body = {"model": self._model, "tokens": list(ids)}
-        answer = self._workers.run(self._client.post("/detokenize", body, at_root=True))
+        answer = self._workers.run(partial(self._client.post, "/detokenize", body, at_root=True))
         return str(answer.get("prompt", "")) if isinstance(answer, Mapping) else ""
 
     def forget(self) -> None:
@@ -77,7 +78,7 @@ class RemoteTokenizer(TemplateTokenizer):
 def remote_tokenizer(client: Client, workers: Workers, model: str, chat_template: str | None) -> RemoteTokenizer:
     """The server's tokenizer. Raises ModelError where it has none to offer."""
     try:
-        info = workers.run(client.get("/tokenizer_info", at_root=True, retries=0))
+        info = workers.run(partial(client.get, "/tokenizer_info", at_root=True, retries=0))
         if not isinstance(info, Mapping):
             raise RequestError("it answers with something else")
         return RemoteTokenizer(client, workers, model, info, chat_template)
