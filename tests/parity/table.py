@@ -1,10 +1,10 @@
 """Compare every task that the mirror has data for, and write the table in docs/parity.md.
 
 Runs where evalkit with all suites, evalkit-lm-eval, torch and lm-evaluation-harness are installed together:
-`python tests/parity/table.py --data-dir MIRROR [--limit 50] [--only PATTERN,PATTERN] [--keep FOLDER] [--write]`. Each
-task is evaluated three times with SmolLM2-135M in float32: by the harness with its `hf` model, by evalkit as its own
-task, and by evalkit as `lm_eval:NAME`. It takes hours: what is found is kept task by task, and not made again by the
-next call with the same `--keep`.
+`python tests/parity/table.py --data-dir MIRROR [--limit 50] [--only PATTERN,PATTERN] [--keep FOLDER] [--write]`; the
+other options are in its help. Each task is evaluated three times with SmolLM2-135M in float32: by the harness with its
+`hf` model, by evalkit as its own task, and by evalkit as `lm_eval:NAME`. It takes hours: what is found is kept task by
+task, and not made again by the next call with the same `--keep`.
 """
 
 from __future__ import annotations
@@ -199,6 +199,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=50)
     parser.add_argument("--only", default="*")
     parser.add_argument("--keep", type=Path, help="a folder for what is found of each task")
+    parser.add_argument("--batch-size", type=int, default=16, help="of the harness; long answers want all at once")
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     from lm_eval.models.huggingface import HFLM
@@ -213,7 +214,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         # An answer cache that knows nothing of earlier comparisons.
         os.environ["EVALKIT_CACHE_DIR"] = scratch
-        model = HFLM(pretrained=hf_checkpoint(), dtype="float32", device="cpu", batch_size=16)
+        model = HFLM(pretrained=hf_checkpoint(), dtype="float32", device="cpu", batch_size=options.batch_size)
         # The default one copies all keys and values at every token: half of the time of long answers.
         model.model.generation_config.cache_implementation = "static"
         keep = options.keep or Path(scratch)
