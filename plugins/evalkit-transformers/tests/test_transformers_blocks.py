@@ -30,7 +30,7 @@ def keys_of(block: Block, row: int, window: int | None) -> list[int]:
     seen = block.seen(window, QUERIES)
     tail = [] if seen.tail is None else np.arange(len(block.batch.tokens))[seen.tail].tolist()
     keys = [*range(seen.first, seen.last), *(1000 + at for at in tail)]
-    rows = seen.mask[0, 0].unflatten(0, (QUERIES.shape[1], -1))[:, row - block.first]
+    rows = seen.mask.unflatten(0, (QUERIES.shape[1], -1))[:, row - block.first]
     assert (rows == rows[0]).all()
     return [key for key, score in zip(keys, rows[0].tolist(), strict=True) if score == 0]
 

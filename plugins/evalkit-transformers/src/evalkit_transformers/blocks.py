@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from evalkit.scoring.planner import TreeBatch
+from evalkit_transformers.attention import by_products, tail_mask
 
 LEAST_TOKENS, MOST_TOKENS = 96, 256
 """Of a block. Fewer make slow multiplications, more waste scores on texts that do not see each other."""
@@ -26,7 +27,9 @@ class Seen:
     tail: Tensor | slice | None
     """Tokens of the batch."""
     mask: Tensor
-    """Numbers to add to scores, 0 or -inf: [1, 1, query heads of a key head x tokens of the block, keys]."""
+    """Numbers to add to scores, 0 or -inf: [query heads of a key head x tokens of the block, keys]."""
+    by_products: bool
+    """Whether attention is done with `attention_by_products`, whose mask is of the last keys."""
 
 
 @dataclass(slots=True)
@@ -57,7 +60,9 @@ class Block:
         if window is not None:
             allowed &= position - np.concatenate([np.arange(first, last), batch.positions[tail]]) < window
         mask = torch.zeros(allowed.shape, dtype=like.dtype).masked_fill_(torch.from_numpy(~allowed), -torch.inf)
-        return Seen(first, last, _index(tail, like.device), mask.to(like.device).repeat(like.shape[1], 1)[None, None])
+        mask = mask.to(like.device).repeat(like.shape[1], 1)
+        products = by_products(mask.shape[0], mask.shape[1], like)
+        return Seen(first, last, _index(tail, like.device), tail_mask(mask) if products else mask, products)
 
     def _tail(self) -> NDArray[np.int64]:
         """Tokens of the batch that the block's may see: none where it is of the chain, which is resident."""

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import scaled_dot_product_attention as sdpa
 from transformers import AttentionInterface
 
 from evalkit.scoring import ScoredTokens, Span
 from evalkit.scoring.collect import Collector
 from evalkit.scoring.forest import SpanTable, build_forest
 from evalkit.scoring.planner import TreeBatch, plan_forest
+from evalkit_transformers.attention import attention_by_products
 from evalkit_transformers.blocks import Block, make_blocks
 from evalkit_transformers.load import UNBOUNDED, stretched_from
 
@@ -87,9 +88,8 @@ class TreePass:
             part = slice(block.first, block.last)
             # A group's heads become further queries of its key head, which spares copies of the keys.
             folded = grouped[:, :, part].flatten(1, 2)[None]
-            found = scaled_dot_product_attention(
-                folded, *resident.part(seen.first, last), attn_mask=seen.mask, scale=scale
-            )
+            attention = attention_by_products if seen.by_products else sdpa
+            found = attention(folded, *resident.part(seen.first, last), seen.mask, scale=scale)
             output[part] = found[0].unflatten(1, (grouped.shape[1], -1)).permute(2, 0, 1, 3)
         return output.flatten(1, 2)[None]
 
