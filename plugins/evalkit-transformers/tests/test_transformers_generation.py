@@ -386,6 +386,27 @@ def test_outputs_are_plain_data(llama: TransformersSession) -> None:
     json.dumps(dataclasses.asdict(output))
 
 
+def test_sequences_that_end_one_by_one_make_few_shapes(
+    llama: TransformersSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A CPU keeps code for every size of a pass: from nine tokens on it is a multiple of 4, which changes no text."""
+    prompts = [f"{word} {end}" for word in ("What", "Where", "Who", "When") for end in ("is it?", "was", "then:", "in")]
+    requests = [GenerationRequest(prompt=prompt, max_new_tokens=n) for n, prompt in enumerate(prompts, start=2)]
+    expected = [answer(llama, request).token_ids for request in requests]
+    sizes, forward = list[int](), llama.forward
+
+    def watched(**inputs: Any) -> Any:
+        sizes.append(inputs["input_ids"].numel())
+        return forward(**inputs)
+
+    monkeypatch.setattr(llama, "forward", watched)
+    monkeypatch.setattr(llama, "draft_tokens", 0)
+    assert [output.token_ids for output in llama.generate(requests)] == expected
+    prompt_tokens, *steps = sizes
+    assert prompt_tokens > 16
+    assert {12, 16} < set(steps) <= {*range(9), 12, 16}
+
+
 # ── shared prefixes ─────────────────────────────────────────────────────────────────────────────────────
 # A prefix that all of several requests begin with.
 SHOTS = "Question: how many apples?\nAnswer: seven.\n\n" * 3

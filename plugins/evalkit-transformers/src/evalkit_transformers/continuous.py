@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from evalkit import decoding
 from evalkit.decoding import Row
 from evalkit.requests import GenerationOutput
 from evalkit.scoring.planner import chain_batches, suffix_batch
 from evalkit.sessions import DecodeRequest
-from evalkit_transformers.memory import memory_errors
+from evalkit_transformers.memory import memory_errors, step_padding
 from evalkit_transformers.sampling import advance, generator
 from evalkit_transformers.slots import Slots
 from evalkit_transformers.tree import running_pass
@@ -78,8 +79,9 @@ class TransformersDecoder:
         """Read further tokens of every sequence in one packed row; for each, logits [tokens, vocabulary]."""
         session, counts = self.session, [len(tokens) for tokens in fed]
         with self._computing():
-            positions = self.slots.begin_step(counts).to(session.device)[None]
-            ids = torch.tensor([token for tokens in fed for token in tokens], device=session.device)[None]
+            more = step_padding(sum(counts), session.device)
+            positions = pad(self.slots.begin_step(counts), (0, more)).to(session.device)[None]
+            ids = pad(torch.tensor([token for tokens in fed for token in tokens]), (0, more)).to(session.device)[None]
             session.count_computed(ids.numel())
             places = torch.arange(ids.numel())
             with running_pass(self.slots):
@@ -88,7 +90,7 @@ class TransformersDecoder:
                     torch.zeros_like(places),
                     places,
                 )
-            parts: tuple[Tensor, ...] = logits.float().split(counts)
+            parts: tuple[Tensor, ...] = logits[: sum(counts)].float().split(counts)
         return parts
 
     def choose(self, row: Row, logits: Tensor) -> None:

@@ -52,5 +52,13 @@ def padding(count: int, device: torch.device) -> int:
     return -count % SHAPE_STEP if count >= SMALL and device.type == "cpu" else 0
 
 
+FEW, FEW_STEP = 8, 4
+
+
+def step_padding(count: int, device: torch.device) -> int:
+    """Tokens to add to a step of generation, for the reason of `padding`: sequences end one by one."""
+    return -count % FEW_STEP if count > FEW and device.type == "cpu" else 0
+
+
 def _glibc(name: str) -> Any:
     return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None

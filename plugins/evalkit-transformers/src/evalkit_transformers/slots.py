@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from evalkit_transformers.attention import attention_with_lse, merge_attention
 from evalkit_transformers.tree import Resident, Store
@@ -80,7 +81,12 @@ class Slots:
         self.lengths[slot] += tokens
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
-        """Attention of the new tokens. Shapes [1, heads, tokens, size]; result [1, tokens, heads, size]."""
+        """Attention of the new tokens. Shapes [1, heads, tokens, size]; result [1, tokens, heads, size].
+
+        What pads the pass, behind the slots' tokens, attends to nothing.
+        """
+        more = query.shape[2] - len(self._place)
+        query, key, value = (side[:, :, : len(self._place)] for side in (query, key, value))
         slot, place, *_ = self._layout(key.device)
         self._keys[layer][slot, :, place] = key[0].transpose(0, 1)
         self._values[layer][slot, :, place] = value[0].transpose(0, 1)
@@ -96,7 +102,7 @@ class Slots:
                 shared_lse = shared_lse.masked_fill(unseen, -torch.inf)
             shape = grouped.shape[:3]
             output = merge_attention(output, lse, shared[0].unflatten(1, shape[1:]), shared_lse[0].view(shape))
-        return output.permute(2, 0, 1, 3).flatten(1, 2)[None]
+        return pad(output.permute(2, 0, 1, 3).flatten(1, 2)[None], (0, 0, 0, 0, 0, more))
 
     def _own(self, layer: int, grouped: Tensor, mask: Tensor, scale: float) -> tuple[Tensor, Tensor]:
         """Attention over the slots' own tokens, a row a slot: output and log-sum-exp, laid out as `grouped` is."""
