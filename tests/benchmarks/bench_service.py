@@ -19,7 +19,8 @@ from typing import Any
 
 from evalkit_http import EvalClient
 from evalkit_http.service.args import ServerArgs
-from evalkit_http.service.jobs import Accepted, JobStore
+from evalkit_http.service.job import Accepted
+from evalkit_http.service.jobs import JobStore
 from evalkit_http.service.protocol import EvaluateRequest
 from evalkit_http.service.slots import Slots
 from evalkit_http.service.translate import canonical, evaluation_work

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from evalkit.runs.folder import RunFolder
 from evalkit.runs.spec import make_spec, read_yaml
 from evalkit_http.service.evaluation import Evaluation, samples_file
-from evalkit_http.service.jobs import Job
+from evalkit_http.service.job import Job
 from evalkit_http.service.kinds import LOG, failure
 from evalkit_http.service.protocol import JobStatus
 

@@ -14,7 +14,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
-from evalkit_http.service.jobs import Accepted, DuplicateKeyError, JobStore, QueueFullError
+from evalkit_http.service.job import Accepted
+from evalkit_http.service.jobs import DuplicateKeyError, JobStore, QueueFullError
 from evalkit_http.service.protocol import JobStatus
 
 FINAL = [status for status in JobStatus if status.is_final]

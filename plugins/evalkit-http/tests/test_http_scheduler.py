@@ -13,7 +13,8 @@ import pytest
 
 from evalkit_http.service import checkpoints
 from evalkit_http.service.evaluation import Evaluation
-from evalkit_http.service.jobs import Accepted, JobStore
+from evalkit_http.service.job import Accepted
+from evalkit_http.service.jobs import JobStore
 from evalkit_http.service.protocol import Progress
 from evalkit_http.service.scheduler import MOST_CRASHES
 

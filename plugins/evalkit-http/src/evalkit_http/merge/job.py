@@ -12,7 +12,7 @@ from evalkit_http.merge.merging import is_merged
 from evalkit_http.merge.protocol import MergeRequest
 from evalkit_http.security import allowed_path
 from evalkit_http.service.args import ServerArgs
-from evalkit_http.service.jobs import Job
+from evalkit_http.service.job import Job
 from evalkit_http.service.kinds import LOG, TAIL_BYTES, Outcome, tail
 from evalkit_http.service.protocol import JobStatus, Progress
 from evalkit_http.service.slots import Need, Slots

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from evalkit_http.merge.job import merge_work
 from evalkit_http.merge.protocol import MergeRequest, MergeResponse
 from evalkit_http.security import requires
-from evalkit_http.service.jobs import Accepted, Job
+from evalkit_http.service.job import Accepted, Job
 from evalkit_http.service.protocol import JobStatus
 from evalkit_http.service.routes import Here, Key, submit
 

@@ -13,7 +13,7 @@ from evalkit.errors import RunError
 from evalkit.runs.folder import MANIFEST, RESULTS, RunFolder
 from evalkit.runs.journal import count_answers
 from evalkit.runs.samples import sample_path
-from evalkit_http.service.jobs import Job
+from evalkit_http.service.job import Job
 from evalkit_http.service.kinds import Outcome
 from evalkit_http.service.protocol import JobStatus, Progress
 

@@ -11,57 +11,19 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from evalkit.errors import ConfigError, RunError
+from evalkit_http.service.job import Accepted, Job, job_of
 from evalkit_http.service.protocol import JobStatus
 from evalkit_http.service.schema import ADDED, NEED, SCHEMA
 
 QUEUED, RUNNING = JobStatus.QUEUED, JobStatus.RUNNING
 FINAL = tuple(status for status in JobStatus if status.is_final)
 LARGEST_LOG = 16 * 2**20
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A job as it is stored. `work` is what its process needs; times are seconds since 1970."""
-
-    number: int
-    id: str
-    kind: str
-    status: JobStatus
-    priority: int
-    request: dict[str, Any]
-    work: dict[str, Any]
-    created: float
-    started: float | None
-    completed: float | None
-    not_before: float
-    attempts: int
-    devices: tuple[str, ...]
-    reason: str | None
-    cancelled: bool
-    result: dict[str, Any] | None
-    error: str | None
-    webhook_tries: int = 0
-    crashes: int = 0
-    answered: int = 0
-    """How far it was when a server crashed, and how often one did since without it getting further."""
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """A job to be stored."""
-
-    kind: str
-    request: Mapping[str, Any]
-    work: Mapping[str, Any]
-    priority: int = 0
-    key: str | None = None
 
 
 class DuplicateKeyError(ConfigError):
@@ -121,7 +83,7 @@ class JobStore:
             if new.key is not None and (row := self._row("key = ?", new.key)) is not None:
                 if row["request"] != request or row["kind"] != new.kind:
                     raise DuplicateKeyError(f"idempotency key {new.key!r} came with another request. Use a new key")
-                return _job(row), False
+                return job_of(row), False
             if self._queued() >= most:
                 raise QueueFullError(f"{most} jobs wait already. Try again later")
             fields = (secrets.token_hex(8), new.kind, new.priority, request, json.dumps(new.work), time.time(), new.key)
@@ -129,12 +91,12 @@ class JobStore:
                 "INSERT INTO jobs (id, kind, priority, request, work, created, key) VALUES (?, ?, ?, ?, ?, ?, ?)",
                 fields,
             )
-            return _job(self._row("id = ?", fields[0])), True
+            return job_of(self._row("id = ?", fields[0])), True
 
     def find(self, id: str) -> Job | None:
         """The job with this id."""
         rows = self._read("SELECT * FROM jobs WHERE id = ?", id)
-        return _job(rows[0]) if rows else None
+        return job_of(rows[0]) if rows else None
 
     def position(self, job: Job) -> int | None:
         """How many jobs are before a queued one."""
@@ -168,7 +130,7 @@ class JobStore:
         """The youngest jobs, youngest first."""
         where, values = ("WHERE status = ?", (status,)) if status else ("", ())
         return [
-            _job(row) for row in self._read(f"SELECT * FROM jobs {where} ORDER BY number DESC LIMIT ?", *values, most)
+            job_of(row) for row in self._read(f"SELECT * FROM jobs {where} ORDER BY number DESC LIMIT ?", *values, most)
         ]
 
     def candidates(self, now: float, most: int) -> list[Job]:
@@ -180,7 +142,7 @@ class JobStore:
             f"SELECT * FROM jobs INDEXED BY by_need WHERE status = 'queued' AND {NEED} IS ? AND not_before <= ? "
             "ORDER BY priority DESC, number LIMIT ?"
         )
-        found = [_job(row) for need in self._needs() for row in self._read(query, need, now, most)]
+        found = [job_of(row) for need in self._needs() for row in self._read(query, need, now, most)]
         return sorted(found, key=lambda job: (-job.priority, job.number))
 
     def _needs(self) -> Iterator[str | None]:
@@ -257,7 +219,7 @@ class JobStore:
     def webhooks(self, now: float, most: int) -> list[Job]:
         """Ended jobs of which somebody is still to be told."""
         query = "SELECT * FROM jobs WHERE webhook_due <= ? ORDER BY webhook_due LIMIT ?"
-        return [_job(row) for row in self._read(query, now, most)]
+        return [job_of(row) for row in self._read(query, now, most)]
 
     def tell_again(self, id: str, due: float | None) -> None:
         """Count an attempt at telling; None: it was the last."""
@@ -270,7 +232,7 @@ class JobStore:
             "OR number IN (SELECT number FROM jobs WHERE completed IS NOT NULL "
             "ORDER BY completed DESC LIMIT -1 OFFSET ?))"
         )
-        return [_job(row) for row in self._read(query, before, keep)]
+        return [job_of(row) for row in self._read(query, before, keep)]
 
     def forget(self, id: str) -> None:
         """Delete an ended job."""
@@ -310,18 +272,3 @@ def _connect(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     db.row_factory = sqlite3.Row
     return db
-
-
-def _job(row: sqlite3.Row) -> Job:
-    plain = {name: row[name] for name in row.keys() if name not in ("key", "webhook_due")}  # noqa: SIM118
-    return Job(
-        **{
-            **plain,
-            "status": JobStatus(row["status"]),
-            "request": json.loads(row["request"]),
-            "work": json.loads(row["work"]),
-            "devices": tuple(json.loads(row["devices"])),
-            "cancelled": bool(row["cancelled"]),
-            "result": json.loads(row["result"]) if row["result"] else None,
-        }
-    )

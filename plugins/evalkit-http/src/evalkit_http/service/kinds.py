@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from evalkit.engine import redact
 from evalkit.errors import one_line
-from evalkit_http.service.jobs import Job
+from evalkit_http.service.job import Job
 from evalkit_http.service.protocol import JobStatus, Progress
 
 LOG = "job.log"

@@ -8,7 +8,8 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from evalkit_http.service.jobs import Job, JobStore
+from evalkit_http.service.job import Job
+from evalkit_http.service.jobs import JobStore
 from evalkit_http.service.slots import Slots
 
 BUCKETS = (1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 24 * 3600)

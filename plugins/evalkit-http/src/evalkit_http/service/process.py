@@ -17,6 +17,8 @@ WEBHOOK_SECRET = "EVALKIT_WEBHOOK_SECRET"
 MARK = "EVALKIT_JOB_FOLDER"
 """In the environment of a job's process and of all that it starts: how they are found again."""
 SWEEP_SECONDS = 30
+SHUTDOWN_SIGNALS = (-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP)
+SHUTDOWN_SECONDS = 3.0
 # Without -P a file of the working folder, of a checkpoint, say, would be imported in place of a library.
 PYTHON = (sys.executable, "-P", "-m")
 
@@ -43,6 +45,17 @@ async def start(words: Sequence[str], folder: Path, log: Path, environment: Mapp
             env={**child_environment(), **environment, MARK: str(folder.absolute())},
             start_new_session=True,
         )
+
+
+async def follow(process: Process, stop: asyncio.Event, timeout: float | None) -> str:
+    """Wait for what comes first: the process "ended", it is to "stop", or "timeout"."""
+    ended, asked = asyncio.create_task(process.wait()), asyncio.create_task(stop.wait())
+    done, _ = await asyncio.wait({ended, asked}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    if ended in done and process.returncode in SHUTDOWN_SIGNALS:
+        # Whoever stops a whole service may signal the job before the server: then the job is to be continued.
+        await asyncio.wait({asked}, timeout=SHUTDOWN_SECONDS)
+    asked.cancel()
+    return "ended" if ended in done else "stop" if asked in done else "timeout"
 
 
 async def stop(process: Process, seconds: float) -> None:

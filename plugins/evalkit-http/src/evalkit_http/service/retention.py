@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 
 from evalkit_http.service.args import ServerArgs
-from evalkit_http.service.jobs import Job, JobStore
+from evalkit_http.service.job import Job
+from evalkit_http.service.jobs import JobStore
 
 DAY = 86400.0
 

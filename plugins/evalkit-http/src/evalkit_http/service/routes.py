@@ -17,7 +17,8 @@ from evalkit_http.security import requires
 from evalkit_http.security.redaction import Cleaner
 from evalkit_http.service.evaluation import samples_file
 from evalkit_http.service.events import event_stream
-from evalkit_http.service.jobs import Accepted, DuplicateKeyError, Job, QueueFullError
+from evalkit_http.service.job import Accepted, Job
+from evalkit_http.service.jobs import DuplicateKeyError, QueueFullError
 from evalkit_http.service.kinds import LOG, tail
 from evalkit_http.service.protocol import (
     Cancelled,

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import signal
 import time
-from asyncio.subprocess import Process
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,7 +16,8 @@ from evalkit.errors import one_line
 from evalkit_http.service import process
 from evalkit_http.service.args import ServerArgs
 from evalkit_http.service.checkpoints import Watch
-from evalkit_http.service.jobs import Job, JobStore
+from evalkit_http.service.job import Job
+from evalkit_http.service.jobs import JobStore
 from evalkit_http.service.kinds import LOG, Kinds, Outcome, failure
 from evalkit_http.service.protocol import JobStatus
 from evalkit_http.service.retention import forget_old, job_folder
@@ -30,8 +29,6 @@ TICK = 1.0
 LOOK_AGAIN, LONGEST_PAUSE = 1.0, 15.0
 """Seconds between two looks at a checkpoint."""
 RECOVERY_SECONDS = 30.0
-SHUTDOWN_SIGNALS = (-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP)
-SHUTDOWN_SECONDS = 3.0
 MOST_CRASHES = 8
 """How often a server may be killed during a job that gets no further."""
 CRASHED = f"the server was killed {MOST_CRASHES} times while it ran and answered nothing new. See the job's log"
@@ -261,7 +258,7 @@ class Scheduler:
         words = await asyncio.to_thread(kind.words, job, folder)
         child = await process.start(words, folder, folder / LOG, self.slots.environment(devices))
         timeout = job.work.get("timeout")
-        how = await self._followed(child, self.running[job.id].stop, timeout)
+        how = await process.follow(child, self.running[job.id].stop, timeout)
         await process.stop(child, self.args.kill_after)
         outcome = await asyncio.to_thread(kind.outcome, job, folder)
         if outcome is not None:
@@ -274,16 +271,6 @@ class Scheduler:
         if how == "timeout":
             return Outcome(JobStatus.FAILED, error=f"it ran longer than its timeout of {timeout:g} s and was stopped")
         return Outcome(JobStatus.CANCELLED)
-
-    async def _followed(self, child: Process, stop: asyncio.Event, timeout: float | None) -> str:
-        """Wait for what comes first: the process "ended", it is to "stop", or "timeout"."""
-        ended, asked = asyncio.create_task(child.wait()), asyncio.create_task(stop.wait())
-        done, _ = await asyncio.wait({ended, asked}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        if ended in done and child.returncode in SHUTDOWN_SIGNALS:
-            # Whoever stops a whole service may signal the job before the server: then the job is to be continued.
-            await asyncio.wait({asked}, timeout=SHUTDOWN_SECONDS)
-        asked.cancel()
-        return "ended" if ended in done else "stop" if asked in done else "timeout"
 
     def _finish(self, job: Job, outcome: Outcome) -> None:
         if not self.store.finish(job.id, outcome.status, result=outcome.result, error=outcome.error):

@@ -12,7 +12,8 @@ from evalkit.errors import RunError, RunLockedError
 from evalkit_http.merge.job import MergeJob
 from evalkit_http.service.args import ServerArgs
 from evalkit_http.service.evaluation import Evaluation
-from evalkit_http.service.jobs import Job, JobStore
+from evalkit_http.service.job import Job
+from evalkit_http.service.jobs import JobStore
 from evalkit_http.service.kinds import Kind, Kinds
 from evalkit_http.service.metrics import Metrics
 from evalkit_http.service.process import WEBHOOK_SECRET

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from evalkit_http.service.jobs import Job
+from evalkit_http.service.job import Job
 from evalkit_http.service.protocol import JobInfo, Progress
 
 

@@ -14,7 +14,8 @@ import httpx
 
 from evalkit.errors import ConfigError
 from evalkit_http.service.args import ANY_HOST, ServerArgs
-from evalkit_http.service.jobs import Job, JobStore
+from evalkit_http.service.job import Job
+from evalkit_http.service.jobs import JobStore
 from evalkit_http.service.views import job_info
 
 logger = logging.getLogger("evalkit_http")
